@@ -1,0 +1,1 @@
+"""The flusher: drains what sidecars counted into PostgreSQL, prices it and invoices it."""

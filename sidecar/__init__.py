@@ -1,0 +1,1 @@
+"""The sidecar: takes events, makes them durable, counts them in Redis."""

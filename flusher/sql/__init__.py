@@ -46,7 +46,7 @@ def migrations() -> tuple[Migration, ...]:
         match = _MIGRATION.match(path.name)
         if match is None:
             continue
-        text = cast("LiteralString", path.read_text(encoding="utf-8"))
+        text: LiteralString = path.read_text(encoding="utf-8")
         steps.append(Migration(int(match[1]), match[2], text))
     numbers = [step.number for step in steps]
     if numbers != list(range(1, len(steps) + 1)):

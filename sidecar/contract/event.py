@@ -1,0 +1,68 @@
+"""The event as it is journaled, streamed and stored, and the limits that every event keeps.
+
+An `Event` is normalised: everything that identifies it is fixed here and never made again. What users send is read
+into one by `sidecar.reading`.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+import msgspec
+
+from sidecar.contract.units import NANO, format_units, parse_units
+
+STRING_BYTES_MAX: Final = 256
+EVENT_BYTES_MAX: Final = 16 * 1024
+PROPERTIES_MAX: Final = 32
+EVENTS_PER_REQUEST_MAX: Final = 10_000
+IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
+AGE_MAX_S: Final = 5 * 366 * 86_400  # 5 years
+AHEAD_MAX_S: Final = 5 * 60
+
+
+class Identity(IntEnum):
+    """What makes a repeat of an event recognisable, and so where Postgres looks for it (design 2.2)."""
+
+    TIMED = 0  # id and timestamp: the primary key (event time, event key)
+    CLAIMED = 1  # id alone: a claim of its own
+    INDEXED = 2  # an index under an Idempotency-Key: the claim of the request's share
+    MADE = 3  # neither: the sidecar made the key; the chain and the primary key suffice
+
+
+class Event(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One accepted event; encoded as an array in this order.
+
+    `key`: 16 bytes of identity. `fingerprint`: 8 bytes of payload, without a time that we assigned. `identity`: an
+    `Identity`. `index`: its place in the request. `time_us`: the event's time in microseconds since the epoch, UTC.
+    `id` is null when the client gave none. `units`: an int, or the shortest decimal text when it has a fraction.
+    `properties`: canonical JSON text of the flat object (keys sorted, numbers exact), or empty.
+    """
+
+    key: bytes
+    fingerprint: bytes
+    identity: int
+    index: int
+    time_us: int
+    user_id: str
+    source: str
+    id: str | None
+    event_type: str
+    units: int | str
+    properties: str
+
+    @property
+    def nanos(self) -> int:
+        """The units as nanos (`sidecar.contract.units`)."""
+        units = self.units
+        if isinstance(units, int):
+            return units * NANO
+        nanos = parse_units(units)
+        if nanos is None:
+            raise ValueError(f"units: expected a decimal, got {units!r}")
+        return nanos
+
+
+def compact_units(nanos: int) -> int | str:
+    """Return `nanos` in the form that `Event.units` has: an int where there is no fraction, else the text."""
+    whole, fraction = divmod(nanos, NANO)
+    return format_units(nanos) if fraction else whole

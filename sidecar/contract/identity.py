@@ -1,0 +1,63 @@
+"""What makes an event the same event: keys, fingerprints, digests and the shard (design 2.2).
+
+Every hash is BLAKE2b over length-prefixed parts, so that ("a-b", "c") and ("a", "b-c") differ, with a
+personalisation per use, so that a hash of one kind is never one of another.
+"""
+
+from hashlib import blake2b
+from typing import Final
+
+KEY_BYTES: Final = 16
+FINGERPRINT_BYTES: Final = 8
+DIGEST_BYTES: Final = 16
+
+_new = blake2b
+
+
+def _prefixed(*parts: str) -> bytes:
+    encoded = [part.encode() for part in parts]
+    return b"".join([len(part).to_bytes(4, "big") + part for part in encoded])
+
+
+def event_key(user_id: str, source: str, event_id: str) -> bytes:
+    """Return the 16 bytes that identify an event with an id: (`user_id`, `source`, `id`)."""
+    return _new(_prefixed(user_id, source, event_id), digest_size=KEY_BYTES, person=b"event").digest()
+
+
+def indexed_key(claim_key: bytes, index: int) -> bytes:
+    """Return the 16 bytes of the event at `index` of a request under an Idempotency-Key, on the claim's shard."""
+    return _new(claim_key + index.to_bytes(4, "big"), digest_size=KEY_BYTES, person=b"indexed").digest()
+
+
+def claim_key(idempotency_key: str, shard: int) -> bytes:
+    """Return the 16 bytes of a request's share on `shard`; with shard -1, of the whole request."""
+    parts = _prefixed(idempotency_key, str(shard))
+    return _new(parts, digest_size=KEY_BYTES, person=b"claim").digest()
+
+
+def fingerprint(payload: bytes) -> bytes:
+    """Return the 8 bytes by which another payload under the same identity is told apart."""
+    return _new(payload, digest_size=FINGERPRINT_BYTES, person=b"fingerprint").digest()
+
+
+def body_digest(content_type: str, body: bytes) -> bytes:
+    """Return the 16 bytes of a whole request body, as read under its media type."""
+    return _new(_prefixed(content_type) + body, digest_size=DIGEST_BYTES, person=b"body").digest()
+
+
+def shard_of(user_id: str, shards: int) -> int:
+    """Return the shard, 0 to `shards` - 1, that all events of the user go to. Stable for ever."""
+    if shards == 1:
+        return 0
+    return int.from_bytes(_new(user_id.encode(), digest_size=8, person=b"shard").digest(), "big") % shards
+
+
+def chain_start(ledger: str, producer: str, shard: int) -> bytes:
+    """Return the digest before the first batch of a producer on a shard (rule 1)."""
+    parts = _prefixed(ledger, producer, str(shard))
+    return _new(parts, digest_size=DIGEST_BYTES, person=b"chain").digest()
+
+
+def chain_next(previous: bytes, record: bytes) -> bytes:
+    """Return the digest of the chain after `record`, given the digest before it (rule 1)."""
+    return _new(previous + record, digest_size=DIGEST_BYTES, person=b"chain").digest()

@@ -1,0 +1,206 @@
+"""Which meters an event feeds, under which dimensions, and with how much: the fold.
+
+The sidecar folds a batch into counters with this code before Redis sees it, and the flusher folds the same batch
+again from the stream (rule 9), so both must name the same revision of the meters.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, Literal, NamedTuple
+
+import msgspec
+
+from sidecar.contract.event import Event
+from sidecar.contract.units import NANO, NANOS_BOUND, from_decimal
+
+WINDOW_S: Final = 900  # 15 minutes: fine enough for the offset of every time zone
+WINDOW_US: Final = WINDOW_S * 1_000_000
+
+PROPERTY_PREFIX: Final = "properties."
+
+
+class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One meter as a batch was counted under it: the wire form, a JSON object with these keys.
+
+    `field` is `units` or `properties.<name>`. An event counts when every key of `filter` has one of its values;
+    a missing property never matches. `group_by` names the properties that become dimensions.
+    """
+
+    name: str
+    event_type: str
+    aggregation: Literal["sum", "count"] = "sum"
+    field: str = "units"
+    group_by: tuple[str, ...] = ()
+    filter: dict[str, tuple[str, ...]] = {}
+
+    @property
+    def reads_properties(self) -> bool:
+        """Whether anything but the units decides what this meter counts."""
+        return bool(self.group_by or self.filter or self.field != "units")
+
+
+class Counter(NamedTuple):
+    """What is counted apart: a user, a meter, the window, and dimensions as canonical JSON text (`{}` for none).
+
+    `window` is the number of 15-minute windows since the epoch, UTC.
+    """
+
+    user_id: str
+    meter: str
+    window: int
+    dimensions: str
+
+
+@dataclass(slots=True)
+class Amount:
+    """A running sum in nanos and the count of events in it."""
+
+    nanos: int = 0
+    events: int = 0
+
+    def add(self, nanos: int, events: int) -> None:
+        """Add to both."""
+        self.nanos += nanos
+        self.events += events
+
+
+class Share(NamedTuple):
+    """What one event adds to one meter: `nanos` under `dimensions` (canonical JSON text)."""
+
+    meter: str
+    dimensions: str
+    nanos: int
+
+
+_decode_properties = msgspec.json.Decoder(float_hook=Decimal).decode
+_encode_dimensions = msgspec.json.Encoder(order="sorted").encode
+NO_DIMENSIONS: Final = "{}"
+
+
+def property_text(value: object) -> str:
+    """Return the text under which a property's value is compared and becomes a dimension."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def property_nanos(value: object) -> int | None:
+    """Return a property's number as nanos, or None when it is no decimal within the limits of units."""
+    if isinstance(value, bool) or not isinstance(value, int | Decimal):
+        return None
+    if isinstance(value, int):
+        nanos = value * NANO
+    else:
+        if value.adjusted() > 15:  # a huge exponent would become a huge int
+            return None
+        try:
+            nanos = from_decimal(value)
+        except ValueError:
+            return None
+    return nanos if abs(nanos) < NANOS_BOUND else None
+
+
+class Revision:
+    """The meters under one number, ready to fold with. Immutable after construction."""
+
+    def __init__(self, number: int, meters: Sequence[Meter]) -> None:
+        self.number = number
+        self.meters = tuple(meters)
+        self._names = {meter.name for meter in meters}
+        by_type: dict[str, tuple[Meter, ...]] = {}
+        for meter in meters:
+            by_type[meter.event_type] = (*by_type.get(meter.event_type, ()), meter)
+        self._by_type: Mapping[str, tuple[Meter, ...]] = by_type
+
+    def shares(self, event: Event) -> list[Share]:
+        """Return what the event adds to each meter that it feeds.
+
+        An event type that no meter names feeds a meter of its own name with its units.
+        """
+        meters = self._by_type.get(event.event_type)
+        if meters is None:
+            if event.event_type in self._names:
+                return []
+            return [Share(event.event_type, NO_DIMENSIONS, event.nanos)]
+        properties: dict[str, object] | None = None
+        shares: list[Share] = []
+        for meter in meters:
+            if not meter.reads_properties:
+                shares.append(Share(meter.name, NO_DIMENSIONS, self._plain_nanos(meter, event)))
+                continue
+            if properties is None:
+                properties = _decode_properties(event.properties) if event.properties else {}
+            share = _share_of(meter, event, properties)
+            if share is not None:
+                shares.append(share)
+        return shares
+
+    @staticmethod
+    def _plain_nanos(meter: Meter, event: Event) -> int:
+        return NANO if meter.aggregation == "count" else event.nanos
+
+    def problem(self, event_type: str, properties: Mapping[str, object]) -> str | None:
+        """Return why a meter can't read what it sums from these properties, or None.
+
+        The sidecar refuses such an event, so that no meter silently leaves it out.
+        """
+        for meter in self._by_type.get(event_type, ()):
+            if meter.field == "units" or meter.aggregation == "count" or not _matches(meter, properties):
+                continue
+            name = meter.field.removeprefix(PROPERTY_PREFIX)
+            if name in properties and property_nanos(properties[name]) is None:
+                return (
+                    f"properties.{name}: meter {meter.name} sums it, expected a number below 10^15 with at most "
+                    f"9 fractional digits, got {properties[name]!r}"
+                )
+        return None
+
+    def fold(self, events: Iterable[Event], into: dict[Counter, Amount] | None = None) -> dict[Counter, Amount]:
+        """Return the counters that the events add up to, added to `into` where it is given."""
+        counters = {} if into is None else into
+        for event in events:
+            window = event.time_us // WINDOW_US
+            for meter, dimensions, nanos in self.shares(event):
+                counter = Counter(event.user_id, meter, window, dimensions)
+                amount = counters.get(counter)
+                if amount is None:
+                    counters[counter] = Amount(nanos, 1)
+                else:
+                    amount.nanos += nanos
+                    amount.events += 1
+        return counters
+
+
+def _matches(meter: Meter, properties: Mapping[str, object]) -> bool:
+    return all(
+        name in properties and property_text(properties[name]) in values for name, values in meter.filter.items()
+    )
+
+
+def _share_of(meter: Meter, event: Event, properties: Mapping[str, object]) -> Share | None:
+    if not _matches(meter, properties):
+        return None
+    if meter.aggregation == "count":
+        nanos: int | None = NANO
+    elif meter.field == "units":
+        nanos = event.nanos
+    else:
+        nanos = property_nanos(properties.get(meter.field.removeprefix(PROPERTY_PREFIX)))
+    if nanos is None:
+        return None
+    dimensions = {name: property_text(properties[name]) for name in meter.group_by if name in properties}
+    return Share(meter.name, _encode_dimensions(dimensions).decode() if dimensions else NO_DIMENSIONS, nanos)
+
+
+_decode_meters = msgspec.json.Decoder(list[Meter]).decode
+
+
+def decode_revision(number: int, meters: bytes | str) -> Revision:
+    """Return the revision whose meters stand in JSON. Raises msgspec.DecodeError when it is not a list of meters."""
+    return Revision(number, _decode_meters(meters))
+
+
+def encode_meters(meters: Sequence[Meter]) -> bytes:
+    """Return the wire form of the meters: a JSON list."""
+    return msgspec.json.encode(list(meters))
