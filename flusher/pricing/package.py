@@ -1,0 +1,25 @@
+"""Model `package`: units are sold in packages, and a package that is begun is paid in full."""
+
+from dataclasses import dataclass
+from decimal import Decimal
+
+from flusher.pricing.line import Part
+from flusher.pricing.money import grouped
+from flusher.pricing.tiers import units
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """`package_price` in major units of the plan's currency for every `package_size` units or part of them."""
+
+    package_size: Decimal
+    package_price: Decimal
+
+    def parts(self, quantity: Decimal) -> tuple[Part, ...]:
+        """Return one part whose quantity counts packages; `quantity` is above 0."""
+        packages, rest = divmod(quantity, self.package_size)
+        if rest:
+            packages += 1
+        noun = "package" if packages == 1 else "packages"
+        label = f"{grouped(packages)} {noun} of {units(self.package_size)} for {units(quantity)}"
+        return (Part(packages, self.package_price, packages * self.package_price, label),)
