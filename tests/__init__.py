@@ -1,0 +1,1 @@
+"""The tests: what Taximeter promises, on real servers."""
