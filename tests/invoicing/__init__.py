@@ -1,0 +1,1 @@
+"""Invoices: made once, right to the cent, whatever is killed in between."""
