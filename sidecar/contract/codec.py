@@ -4,13 +4,14 @@ A batch does not hold its own number: a position is (sequence, digest of the cha
 renumbered (rule 7) keeps its records as they are.
 """
 
-from typing import Final
+from decimal import Decimal
+from typing import Final, NamedTuple
 
 import msgspec
 
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.event import Event
-from sidecar.contract.units import NANO
+from sidecar.contract.units import format_units, from_decimal
 
 CODEC_VERSION: Final = 1
 
@@ -34,8 +35,7 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
     `version`: of this form. `shard`: where it belongs. `revision`: of the meters that it is counted under.
     `accepted_at_us`: when it was accepted, microseconds since the epoch. `watermark_us`: no time assigned after this
-    record is before it (rule 10). `total_events`, `total_units`: what this producer journaled on this shard up to and
-    with this batch (rule 11), the units as int or decimal text. A batch without events carries a watermark.
+    record is before it (rule 10). A batch without events carries a watermark.
     """
 
     version: int
@@ -43,24 +43,30 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     revision: int
     accepted_at_us: int
     watermark_us: int
-    total_events: int
-    total_units: str
     claims: tuple[Claim, ...]
     events: tuple[Event, ...]
 
-    @property
-    def total_nanos(self) -> int:
-        """The running sum of units, in nanos."""
-        return totals_nanos(self.total_units)
+
+class Running(NamedTuple):
+    """What a producer journaled on a shard so far, in events and in nanos: goes with every batch (rule 11)."""
+
+    events: int
+    nanos: int
+
+    def plus(self, events: int, nanos: int) -> "Running":
+        """Return this and so many more."""
+        return Running(self.events + events, self.nanos + nanos)
+
+    def encode(self) -> str:
+        """Return the text form: `<events> <units>`."""
+        return f"{self.events} {format_units(self.nanos)}"
 
 
-def totals_nanos(text: str) -> int:
-    """Return the nanos of a sum of units, which may be longer than one event's. Raises ValueError on anything else."""
-    whole, _, fraction = text.partition(".")
-    if whole.lstrip("-").isdecimal() and (fraction.isdecimal() or not fraction) and len(fraction) <= 9:
-        magnitude = abs(int(whole)) * NANO + int(fraction.ljust(9, "0"))
-        return -magnitude if text.startswith("-") else magnitude
-    raise ValueError(f"units: expected a decimal, got {text!r}")
+def decode_running(text: bytes | str) -> Running:
+    """Return the running count that this text means. Raises ValueError when it is none."""
+    value = text.decode() if isinstance(text, bytes) else text
+    events, _, units = value.partition(" ")
+    return Running(int(events), from_decimal(Decimal(units)))
 
 
 _encoder = msgspec.msgpack.Encoder()

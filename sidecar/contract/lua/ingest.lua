@@ -1,0 +1,129 @@
+#!lua
+-- ingest: apply one batch, once, whole or not at all.
+--
+-- KEYS  1 state       hash    the shard's state: read, its position and its count of events written
+--       2 stream      stream  the open epoch: one entry is added
+--       3 counters    hash    the open epoch: sums and counts
+--       4 index       zset    the open epoch: one member a counter, all with score 0
+--       5 ...         string  one a claim, then one an event with an id: what recognises a repeat
+-- ARGV  1 ledger  2 shards  3 generation  4 producer  5 position before  6 position after
+--       7 running count  8 the record  9 events in it  10 seconds that a repeat is recognised
+--       11 most events of an epoch  12 most fields of its counters
+--       13 claims: a number; then of each: digest, covered indices as "0-4,7-7", first event, number of events
+--       then: index in the request of every event, 2 bytes each, 65535 for one that no claim covers; empty without claims
+--       then: place in the batch of every event with an id, 2 bytes each; then their fingerprints, 8 bytes each
+--       then: number of shares an event has at most; then for every event as many numbers of shares, 4 bytes each, 0 for
+--       none; both are 0 and empty when no event can be a repeat
+--       then: shares: a number; then of each: "<counter> <limb 0> <limb 1> <limb 2>", negated: how to take it out again
+--       then: counters, of each: member, events, limb 0, limb 1, limb 2
+--
+-- Returns {"applied", "d3,c5"}: the places of duplicates and conflicts; or one of {"closed"}, {"ledger", id, shards},
+-- {"generation", current}, {"unregistered"}, {"position", current}, {"full"}, and then nothing was written.
+--
+-- Invariants: a batch is applied only onto the position that it follows (rule 1), so this script may be repeated;
+-- everything is checked before the first write; no arithmetic is done on units (rule 18).
+
+local state = redis.call('HMGET', KEYS[1], 'ledger', 'shards', 'generation', 'fence', 'events', 'p:' .. ARGV[4])
+if not state[3] then return {'closed'} end
+if state[1] ~= ARGV[1] or state[2] ~= ARGV[2] then return {'ledger', state[1], state[2]} end
+if state[3] ~= ARGV[3] then return {'generation', state[3]} end
+if state[4] then return {'closed'} end
+if not state[6] then return {'unregistered'} end
+if state[6] ~= ARGV[5] then return {'position', state[6]} end
+local events = tonumber(ARGV[9]) + tonumber(state[5] or '0')
+if events > tonumber(ARGV[11]) or redis.call('HLEN', KEYS[3]) > tonumber(ARGV[12]) then return {'full'} end
+
+local byte, sub = string.byte, string.sub
+local function number_at(text, place) -- the 2-byte number at a place from 1
+  local high, low = byte(text, 2 * place - 1, 2 * place)
+  return high * 256 + low
+end
+
+local ttl = ARGV[10]
+local taken = {} -- place -> 'd' or 'c'
+local any = false
+local at = 14
+local claims = tonumber(ARGV[13])
+local indices = ARGV[at + 4 * claims]
+for claim = 1, claims do
+  local digest, covered = ARGV[at], ARGV[at + 1]
+  local first, count = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+  at = at + 4
+  local key = KEYS[4 + claim]
+  local old = redis.call('SET', key, digest .. covered, 'NX', 'GET', 'EX', ttl)
+  if old then
+    any = true
+    if sub(old, 1, 16) ~= digest then
+      for place = first, first + count - 1 do taken[place] = 'c' end
+    else
+      local seen, fresh = {}, false
+      for low, high in string.gmatch(sub(old, 17), '(%d+)%-(%d+)') do
+        for index = tonumber(low), tonumber(high) do seen[index] = true end
+      end
+      for place = first, first + count - 1 do
+        local index = number_at(indices, place + 1)
+        if index ~= 65535 then
+          if seen[index] then taken[place] = 'd' else fresh = true end
+        end
+      end
+      if fresh then redis.call('SET', key, old .. ',' .. covered, 'EX', ttl) end
+    end
+  end
+end
+
+local places, fingerprints = ARGV[at + 1], ARGV[at + 2]
+local base = 4 + claims
+for n = 1, #KEYS - base do
+  if not any or taken[number_at(places, n)] == nil then
+    local fingerprint = sub(fingerprints, 8 * n - 7, 8 * n)
+    local old = redis.call('SET', KEYS[base + n], fingerprint, 'NX', 'GET', 'EX', ttl)
+    if old then
+      any = true
+      taken[number_at(places, n)] = old == fingerprint and 'd' or 'c'
+    end
+  end
+end
+
+local width, shares_of = tonumber(ARGV[at + 3]), ARGV[at + 4]
+local function share_at(place) -- the 4-byte number at a place from 1
+  local a, b, c, d = byte(shares_of, 4 * place - 3, 4 * place)
+  return ((a * 256 + b) * 256 + c) * 256 + d
+end
+local shares = at + 5
+local counters = shares + tonumber(ARGV[shares]) + 1
+for n = counters, #ARGV, 5 do
+  local member = ARGV[n]
+  if redis.call('HINCRBY', KEYS[3], member .. '\31n', ARGV[n + 1]) == tonumber(ARGV[n + 1]) then
+    redis.call('ZADD', KEYS[4], 0, member)
+  end
+  for limb = 0, 2 do
+    local amount = ARGV[n + 2 + limb]
+    if amount ~= '0' then redis.call('HINCRBY', KEYS[3], member .. '\31' .. limb, amount) end
+  end
+end
+
+local places_taken = {}
+if any then
+  for place = 0, tonumber(ARGV[9]) - 1 do
+    local how = taken[place]
+    if how then
+      places_taken[#places_taken + 1] = how .. place
+      for n = 1, width do
+        local share = share_at(place * width + n)
+        if share > 0 then
+          local counter, low, middle, high = string.match(ARGV[shares + share], '(%d+) (%S+) (%S+) (%S+)')
+          local member = ARGV[counters + 5 * tonumber(counter)]
+          redis.call('HINCRBY', KEYS[3], member .. '\31n', -1)
+          if low ~= '0' then redis.call('HINCRBY', KEYS[3], member .. '\0310', low) end
+          if middle ~= '0' then redis.call('HINCRBY', KEYS[3], member .. '\0311', middle) end
+          if high ~= '0' then redis.call('HINCRBY', KEYS[3], member .. '\0312', high) end
+        end
+      end
+    end
+  end
+end
+
+local how = table.concat(places_taken, ',')
+redis.call('XADD', KEYS[2], '*', 'p', ARGV[4], 'a', ARGV[5], 'z', ARGV[6], 'n', ARGV[7], 't', how, 'b', ARGV[8])
+redis.call('HSET', KEYS[1], 'p:' .. ARGV[4], ARGV[6], 'events', events)
+return {'applied', how}

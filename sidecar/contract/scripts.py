@@ -1,0 +1,250 @@
+"""The stored procedures of the Redis schema: every script's text, its KEYS and ARGV built from typed values, its reply.
+
+Pure: a `Call` is what to run, each side runs it with its own client. All scripts may be repeated; their headers in
+`lua/` say why.
+"""
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Final, Literal, NamedTuple
+
+from sidecar.contract import keys
+from sidecar.contract.codec import Batch, Position, Running
+from sidecar.contract.event import Identity
+from sidecar.contract.meters import WINDOW_US, Counter, Revision
+from sidecar.contract.units import split
+
+EPOCH_EVENTS_MAX: Final = 2_000_000  # then ingest waits in the journals until the flusher has sealed
+EPOCH_FIELDS_MAX: Final = 400_000  # of counters: what one publish can carry in a single command
+NOT_COVERED: Final = 65535
+
+ScriptName = Literal[
+    "ingest", "seal", "read_entries", "read_counters", "publish", "fence", "swap", "register", "live", "inspect"
+]
+
+
+class Script(NamedTuple):
+    """A script's text and the SHA-1 that Redis knows it by."""
+
+    text: bytes
+    sha1: str
+
+
+class Call(NamedTuple):
+    """A script and what it is called with."""
+
+    script: Script
+    keys: Sequence[bytes | str]
+    args: Sequence[bytes | str | int]
+
+    def evalsha(self) -> tuple[bytes | str | int, ...]:
+        """Return the command that runs it where the script is loaded already."""
+        return ("EVALSHA", self.script.sha1, len(self.keys), *self.keys, *self.args)
+
+    def eval(self) -> tuple[bytes | str | int, ...]:
+        """Return the command that loads and runs it."""
+        return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
+
+
+@cache
+def script(name: ScriptName) -> Script:
+    """Return the script called `name`."""
+    text = files(__package__).joinpath("lua", f"{name}.lua").read_bytes()
+    return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
+
+class Shard(NamedTuple):
+    """A shard of a ledger, and the generation that its keys have now."""
+
+    ledger: str
+    shards: int
+    number: int
+    generation: str
+
+
+class _Folded:
+    """A batch as counters, and how to take each of its events out of them again."""
+
+    def __init__(self, batch: Batch, revision: Revision) -> None:
+        self.counters: dict[tuple[str, str, int, str], list[int]] = {}  # -> [number, nanos, events]
+        self._shares: dict[tuple[int, int], int] = {}  # (counter, nanos) -> number from 1
+        self._of_event: list[list[int]] = []
+        counters, numbers = self.counters, self._shares
+        for event in batch.events:
+            window = event.time_us // WINDOW_US
+            mine: list[int] = []
+            for meter, dimensions, nanos in revision.shares(event):
+                key = (event.user_id, meter, window, dimensions)
+                counter = counters.get(key)
+                if counter is None:
+                    counter = counters[key] = [len(counters), 0, 0]
+                counter[1] += nanos
+                counter[2] += 1
+                mine.append(numbers.setdefault((counter[0], nanos), len(numbers) + 1))
+            self._of_event.append(mine)
+
+    def removals(self) -> list[bytes | str | int]:
+        """Return the arguments that say how to take events out again."""
+        width = max(map(len, self._of_event), default=0)
+        packed = b"".join(
+            b"".join(number.to_bytes(4, "big") for number in mine).ljust(4 * width, b"\0") for mine in self._of_event
+        )
+        texts = ["{} {} {} {}".format(counter, *split(-nanos)) for counter, nanos in self._shares]
+        return [width, packed, len(texts), *texts]
+
+    def arguments(self) -> list[bytes | str | int]:
+        """Return the counters as arguments."""
+        out: list[bytes | str | int] = []
+        for key, (_, nanos, events) in self.counters.items():
+            out += (keys.counter_field(Counter(*key)), events, *split(nanos))
+        return out
+
+
+def _ranges(indices: Iterable[int]) -> str:
+    """Return ascending indices as `"0-4,7-7"`."""
+    spans: list[list[int]] = []
+    for index in indices:
+        if spans and spans[-1][1] == index - 1:
+            spans[-1][1] = index
+        else:
+            spans.append([index, index])
+    return ",".join(f"{low}-{high}" for low, high in spans)
+
+
+class Step(NamedTuple):
+    """One link of a producer's chain: the record that leads from `before` to `after`, and what is counted with it."""
+
+    before: Position
+    after: Position
+    running: Running
+    record: bytes
+
+
+def ingest(shard: Shard, producer: str, step: Step, batch: Batch, revision: Revision, ttl_s: int) -> Call:
+    """Return the call that applies `batch`, whose bytes are the record of `step`."""
+    epoch = keys.open_epoch(shard.number, shard.generation)
+    prefix = keys.identity_prefix(shard.number, shard.generation)
+    names: list[bytes | str] = [keys.state(shard.number), *epoch]
+    names += [prefix + claim.key for claim in batch.claims]
+    folded = _Folded(batch, revision)
+    args: list[bytes | str | int] = [shard.ledger, shard.shards, shard.generation, producer]
+    args += (step.before.encode(), step.after.encode(), step.running.encode(), step.record)
+    args += (len(batch.events), ttl_s, EPOCH_EVENTS_MAX, EPOCH_FIELDS_MAX)
+    args.append(len(batch.claims))
+    events = batch.events
+    for claim in batch.claims:
+        share = events[claim.first : claim.first + claim.count]
+        covered = _ranges(event.index for event in share if event.identity == Identity.INDEXED)
+        args += (claim.digest, covered, claim.first, claim.count)
+    if batch.claims:
+        indices = [event.index if event.identity == Identity.INDEXED else NOT_COVERED for event in events]
+        args.append(b"".join(index.to_bytes(2, "big") for index in indices))
+    else:
+        args.append(b"")
+    places = [place for place, event in enumerate(events) if event.identity <= Identity.CLAIMED]
+    names += [prefix + events[place].key for place in places]
+    args.append(b"".join([place.to_bytes(2, "big") for place in places]))
+    args.append(b"".join([events[place].fingerprint for place in places]))
+    args += folded.removals() if places or batch.claims else (0, b"", 0)
+    args += folded.arguments()
+    return Call(script("ingest"), names, args)
+
+
+class IngestReply(NamedTuple):
+    """What became of a batch. `outcome` is the first word of the script's reply; `detail` the second, or empty."""
+
+    outcome: str
+    detail: str
+
+    def taken(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the places in the batch of its duplicates and of its conflicts."""
+        return decode_taken(self.detail)
+
+
+def decode_taken(text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the places of duplicates and of conflicts that `"d3,c5"` means."""
+    duplicates: list[int] = []
+    conflicts: list[int] = []
+    for part in text.split(",") if text else ():
+        (duplicates if part[0] == "d" else conflicts).append(int(part[1:]))
+    return tuple(duplicates), tuple(conflicts)
+
+
+def ingest_reply(reply: Sequence[bytes]) -> IngestReply:
+    """Return the script's reply as a value."""
+    return IngestReply(reply[0].decode(), " ".join(part.decode() for part in reply[1:] if part))
+
+
+def seal(shard: int, generation: str, token: str) -> Call:
+    """Return the call that seals the open epoch under `token`."""
+    names = [keys.state(shard), *keys.open_epoch(shard, generation), *keys.sealed_epoch(shard, generation, token)]
+    return Call(script("seal"), names, [generation, token])
+
+
+def read_entries(shard: int, generation: str, token: str, after: str, count: int) -> Call:
+    """Return the call that reads at most `count` entries of the sealed epoch after the id `after`, `"-"` at first."""
+    names = [keys.state(shard), keys.sealed_epoch(shard, generation, token).stream]
+    return Call(script("read_entries"), names, [generation, token, after, count])
+
+
+def read_counters(shard: int, generation: str, token: str, cursor: str, count: int) -> Call:
+    """Return the call that reads about `count` fields of the sealed epoch's counters from `cursor`, `"0"` at first."""
+    names = [keys.state(shard), keys.sealed_epoch(shard, generation, token).counters]
+    return Call(script("read_counters"), names, [generation, token, cursor, count])
+
+
+class DayTotals(NamedTuple):
+    """The committed totals of a user's counters on a day: `fields` of `keys.total_field` to `encode_total`."""
+
+    user_id: str
+    day: int
+    expires_at_s: int
+    fields: dict[str, str]
+
+
+def publish(
+    shard: int, generation: str, token: str, committed: Sequence[tuple[str, Position]], totals: Sequence[DayTotals]
+) -> Call:
+    """Return the call that says that the sealed epoch is committed, with positions and totals as they are now."""
+    names = [keys.state(shard), *keys.sealed_epoch(shard, generation, token)]
+    args: list[bytes | str | int] = [generation, token, len(committed)]
+    for producer, position in committed:
+        args += (producer, position.encode())
+    for day in totals:
+        names.append(keys.totals(shard, generation, day.user_id, day.day))
+        args += (day.expires_at_s, len(day.fields))
+        for field, value in day.fields.items():
+            args += (field, value)
+    return Call(script("publish"), names, args)
+
+
+def fence(shard: int, generation: str) -> Call:
+    """Return the call that stops ingest into `generation`."""
+    return Call(script("fence"), [keys.state(shard)], [generation])
+
+
+def swap(shard: int, observed: str, generation: str, token: str) -> Call:
+    """Return the call that opens `generation` in place of the fenced `observed`, `""` where there was none."""
+    return Call(script("swap"), [keys.state(shard), keys.staged_state(shard, generation)], [observed, token])
+
+
+def register(shard: int, generation: str, producer: str, zero: Position) -> Call:
+    """Return the call that lets a producer start at its zero position."""
+    return Call(script("register"), [keys.state(shard)], [generation, producer, zero.encode()])
+
+
+def live(shard: int, generation: str, sealed: str, user_id: str, meter: str | None, windows: tuple[int, int]) -> Call:
+    """Return the call that reads what a user has used from the first of `windows` up to the second."""
+    opened, closed = keys.open_epoch(shard, generation), keys.sealed_epoch(shard, generation, sealed or "none")
+    names = [keys.state(shard), opened.counters, opened.members, closed.counters, closed.members]
+    names += [keys.totals(shard, generation, user_id, day) for day in keys.days(*windows)]
+    return Call(script("live"), names, [generation, sealed, *keys.counter_range(user_id, meter, *windows)])
+
+
+def inspect(shard: int, generation: str, sealed: str) -> Call:
+    """Return the call that reads everything of a shard that is not in Postgres yet."""
+    opened, closed = keys.open_epoch(shard, generation), keys.sealed_epoch(shard, generation, sealed or "none")
+    names = [keys.state(shard), opened.stream, opened.counters, closed.stream, closed.counters]
+    return Call(script("inspect"), names, [generation, sealed])

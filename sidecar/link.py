@@ -1,0 +1,77 @@
+"""One ordered connection to the Redis of a shard: commands go out in order, replies come back in order.
+
+Nothing here repeats a command (a repeated increment counts twice); whoever uses a link resumes from a position.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import Connection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+CONNECT_TIMEOUT_S: Final = 3
+REPLY_TIMEOUT_S: Final = 5
+READERS_MAX: Final = 16
+
+LINK_ERRORS: Final = (RedisError, OSError, asyncio.TimeoutError)
+
+
+def client(url: str) -> Redis:
+    """Return a client for reads beside the ordered links: bounded connections, deadlines, no retry of its own."""
+    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=READERS_MAX,
+        timeout=CONNECT_TIMEOUT_S,
+        socket_connect_timeout=CONNECT_TIMEOUT_S,
+        socket_timeout=REPLY_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+        protocol=2,
+    )
+    return Redis(connection_pool=pool)
+
+
+class Link:
+    """A connection that carries many commands at once. Every wait has a deadline; after any error it is closed."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def connect(cls, url: str) -> "Link":
+        """Return a link to the server at `url`. Raises one of LINK_ERRORS."""
+        options: dict[str, Any] = dict(parse_url(url))
+        kind = options.pop("connection_class", Connection)
+        connection = kind(
+            **options,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=REPLY_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await connection.connect()
+        return cls(connection)
+
+    async def send(self, command: Sequence[bytes | str | int]) -> None:
+        """Send a command; its reply is the next one after those of all commands sent before."""
+        packed = self._connection.pack_command(*command)
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
+            await self._connection.send_packed_command(packed, check_health=False)
+
+    async def receive(self) -> Any:
+        """Return the next reply. Raises ResponseError for one that is an error, else one of LINK_ERRORS."""
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
+            return await self._connection.read_response()
+
+    async def request(self, *command: bytes | str | int) -> Any:
+        """Send a command and return its reply; only while none is under way."""
+        await self.send(command)
+        return await self.receive()
+
+    async def close(self) -> None:
+        """Close the connection at once."""
+        await self._connection.disconnect(nowait=True)
