@@ -1,0 +1,114 @@
+"""Rules over several entries: names that refer to others, users, and subscriptions that price one meter twice."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from flusher.catalog.model import Catalog, Subscription
+from flusher.catalog.plan_reader import PRICES_MAX
+from flusher.catalog.reader import Report, Table, shown
+
+Paths = Mapping[tuple[str, str], str]
+
+
+def check_together(
+    report: Report, tables: Mapping[str, Sequence[Table]], paths: Paths, read: Catalog, current: Catalog
+) -> None:
+    """Note every problem between the entries of a file, and between them and the catalog in force.
+
+    `tables` are the file's sections, `paths` where each name stands, `read` what could be read of the file. A
+    name counts as known when the file has an entry for it, even one with problems: they are noted already.
+    """
+    merged = current.with_entries(read)
+    _check_meters_named(report, tables["plans"], paths, merged)
+    _check_plans_named(report, tables["subscriptions"], paths, merged)
+    _check_users(report, tables["customers"], paths, read, merged)
+    _check_customers_implied(report, paths, read, merged)
+    _check_priced_once(report, paths, merged)
+
+
+def _check_meters_named(report: Report, plans: Iterable[Table], paths: Paths, merged: Catalog) -> None:
+    """Note a price whose meter doesn't exist, or has no groups to price apart."""
+    quiet = Report()
+    for plan in plans:
+        for price in Table(quiet, plan.path, plan.values).tables("prices", PRICES_MAX):
+            name = price.peek("meter")
+            if name is None or (("meters", name) in paths and name not in merged.meters):
+                continue
+            if name not in merged.meters:
+                report.add(
+                    price.at("meter"),
+                    f"expected the name of a meter, got {shown(name)}; add [[meters]] with this name",
+                )
+            elif price.values.get("per_group") is True and not merged.meters[name].group_by:
+                report.add(
+                    price.at("per_group"),
+                    f"expected a meter with group_by, got {shown(name)} without; leave per_group out",
+                )
+
+
+def _check_plans_named(report: Report, subscriptions: Iterable[Table], paths: Paths, merged: Catalog) -> None:
+    """Note a subscription to a plan that doesn't exist."""
+    for entry in subscriptions:
+        name = entry.peek("plan")
+        if name is not None and name not in merged.plans and ("plans", name) not in paths:
+            report.add(
+                entry.at("plan"), f"expected the name of a plan, got {shown(name)}; add [[plans]] with this name"
+            )
+
+
+def _check_users(report: Report, customers: Iterable[Table], paths: Paths, read: Catalog, merged: Catalog) -> None:
+    """Note a user that two customers have: of two in the file at the later, else at the file's."""
+    tables = {table.path: table for table in customers}
+    owner = {
+        user: name
+        for name, customer in merged.customers.items()
+        if name not in read.customers
+        for user in customer.user_ids
+    }
+    for name, customer in read.customers.items():
+        entry = tables[paths["customers", name]]
+        for number, user in enumerate(customer.user_ids):
+            other = owner.setdefault(user, name)
+            if other != name:
+                place = entry.at(f"user_ids[{number}]" if entry.has("user_ids") else "id")
+                report.add(place, f"user {shown(user)} is customer {shown(other)}'s; a user has one customer")
+
+
+def _check_customers_implied(report: Report, paths: Paths, read: Catalog, merged: Catalog) -> None:
+    """Note a subscription of a customer without an entry whose user belongs to another customer."""
+    owner = {user: name for name, customer in merged.customers.items() for user in customer.user_ids}
+    for found in read.subscriptions.values():
+        name = found.customer
+        if name not in merged.customers and name in owner and ("customers", name) not in paths:
+            report.add(
+                f"{paths['subscriptions', found.id]}.customer",
+                f"customer {shown(name)} has no entry, and user {shown(name)} is customer {shown(owner[name])}'s; "
+                f"subscribe that one, or add [[customers]] with this id and its user_ids",
+            )
+
+
+def _check_priced_once(report: Report, paths: Paths, merged: Catalog) -> None:
+    """Note two subscriptions of a customer that run at one time and price one meter."""
+    priced: dict[tuple[str, str], list[Subscription]] = {}
+    for found in merged.subscriptions.values():
+        plan = merged.plans.get(found.plan)
+        for meter in plan.meters if plan else ():
+            priced.setdefault((found.customer, meter), []).append(found)
+    noted: set[tuple[str, str]] = set()
+    for (_, meter), runs in sorted(priced.items()):
+        runs.sort(key=lambda run: (run.start, run.id))
+        for one, other in pairwise(runs):
+            if one.overlaps(other) and (one.id, other.id) not in noted:
+                noted.add((one.id, other.id))
+                _note_priced_twice(report, paths, one, other, meter)
+
+
+def _note_priced_twice(report: Report, paths: Paths, one: Subscription, other: Subscription, meter: str) -> None:
+    """Note the pair where the file made it: at the later subscription of it, or else at the plan it changed."""
+    places = [("subscriptions", other.id), ("subscriptions", one.id), ("plans", other.plan), ("plans", one.plan)]
+    path = next((paths[place] for place in places if place in paths), "subscriptions")
+    report.add(
+        path,
+        f"subscriptions {shown(one.id)} and {shown(other.id)} of customer {shown(one.customer)} would both price "
+        f"meter {shown(meter)} at one time; end one before the other starts",
+    )

@@ -1,0 +1,44 @@
+"""Writes entries of the catalog as the tables that a file would hold: JSON values, times as RFC 3339."""
+
+from flusher.catalog.model import Customer, Subscription
+from flusher.catalog.plan_reader import plan_table
+from flusher.pricing.line import rfc3339
+from flusher.pricing.plan import Plan
+from sidecar.contract.meters import Meter
+
+Entry = Meter | Plan | Customer | Subscription
+
+
+def entry_table(entry: Entry) -> dict[str, object]:
+    """Return any entry of a catalog as the table it was or could have been read from."""
+    if isinstance(entry, Plan):
+        return plan_table(entry)
+    if isinstance(entry, Meter):
+        return meter_table(entry)
+    if isinstance(entry, Customer):
+        return {
+            "id": entry.id,
+            "user_ids": list(entry.user_ids),
+            "stripe_customer": entry.stripe_customer,
+            "time_zone": entry.time_zone,
+        }
+    end = {} if entry.end is None else {"end": rfc3339(entry.end)}
+    return {
+        "id": entry.id,
+        "customer": entry.customer,
+        "plan": entry.plan,
+        "start": rfc3339(entry.start),
+        **end,
+    }
+
+
+def meter_table(meter: Meter) -> dict[str, object]:
+    """Return a meter as a table: the wire form of the contract."""
+    return {
+        "name": meter.name,
+        "event_type": meter.event_type,
+        "aggregation": meter.aggregation,
+        "field": meter.field,
+        "group_by": list(meter.group_by),
+        "filter": {name: list(values) for name, values in meter.filter.items()},
+    }

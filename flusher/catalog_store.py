@@ -1,0 +1,220 @@
+"""The catalog in Postgres: read it, and apply a file to it in one transaction."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC
+from typing import LiteralString
+
+import psycopg
+from psycopg.rows import DictRow, TupleRow, dict_row
+from psycopg.types.json import Jsonb
+
+from flusher.catalog.diff import Change, Changes, compare, names_to_look_up
+from flusher.catalog.encode import meter_table
+from flusher.catalog.model import Catalog, Customer, PlanVersion, Subscription
+from flusher.catalog.parse import parse
+from flusher.catalog.plan_reader import plan_table, read_plan
+from flusher.catalog.reader import Report, Table
+from flusher.pricing.plan import Plan
+from flusher.sql import query
+from sidecar.contract.codes import TaximeterError, TryAgainError
+from sidecar.contract.meters import Meter
+
+Connection = psycopg.Connection[TupleRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What an apply did, or would do: the changes, the revision of the meters then in force, and by plan the
+    number of each version that it made. A dry run tells the numbers that would come next."""
+
+    changes: Changes
+    revision: int
+    plan_versions: dict[str, int]
+
+
+def apply_catalog(connection: Connection, text: str, *, dry_run: bool = False) -> Applied:
+    """Apply a catalog file, whole or not at all, and return what changed; a dry run changes nothing.
+
+    Applying the same file again changes nothing. Raises CatalogError with every problem of the file, and
+    TryAgainError when another apply holds the lock for longer than the session's lock timeout.
+    """
+    with connection.transaction(force_rollback=dry_run):
+        try:
+            connection.execute(query("lock_catalog"))
+        except psycopg.errors.LockNotAvailable as error:
+            raise TryAgainError(
+                "database_unavailable", "another apply is running; try again when it is done"
+            ) from error
+        current = load_catalog(connection)
+        draft = parse(text, current)
+        changes = compare(draft, current, _used(connection, names_to_look_up(draft)))
+        return _write(connection, changes)
+
+
+def load_catalog(connection: Connection) -> Catalog:
+    """Return the catalog in force: every meter, customer and subscription, and the newest version of every plan."""
+    return Catalog(
+        {meter.name: meter for meter in load_meters(connection)},
+        {name: versions[-1].plan for name, versions in load_plan_versions(connection).items()},
+        {customer.id: customer for customer in load_customers(connection)},
+        {found.id: found for found in load_subscriptions(connection)},
+    )
+
+
+def load_meters(connection: Connection) -> list[Meter]:
+    """Return the meters in force, by name."""
+    return [
+        Meter(
+            row["name"],
+            row["event_type"],
+            row["aggregation"],
+            row["field"],
+            tuple(row["group_by"]),
+            {name: tuple(values) for name, values in row["filter"].items()},
+        )
+        for row in _rows(connection, query("list_meters"), {})
+    ]
+
+
+def load_plan_versions(connection: Connection, plan: str | None = None) -> dict[str, tuple[PlanVersion, ...]]:
+    """Return the versions of every plan, or of one, oldest first; `catalog.model.version_at` picks among them."""
+    versions: dict[str, tuple[PlanVersion, ...]] = {}
+    for row in _rows(connection, query("list_plan_versions"), {"plan": plan}):
+        found = PlanVersion(_read_definition(row), row["version"], row["effective_at"].astimezone(UTC))
+        versions[row["plan"]] = (*versions.get(row["plan"], ()), found)
+    return versions
+
+
+def load_customers(connection: Connection) -> list[Customer]:
+    """Return every customer that has an entry, by id."""
+    return [_customer(row) for row in _rows(connection, query("list_customers"), {"customer": None})]
+
+
+def load_customer(connection: Connection, customer_id: str) -> Customer:
+    """Return a customer: by its entry, or by itself where it has none.
+
+    One without an entry whose user belongs to another customer has no users.
+    """
+    for row in _rows(connection, query("list_customers"), {"customer": customer_id}):
+        return _customer(row)
+    if connection.execute(query("find_user_customer"), {"user_id": customer_id}).fetchone() is not None:
+        return Customer(customer_id, (), customer_id)
+    return Customer.implied(customer_id)
+
+
+def load_subscriptions(connection: Connection, customer: str | None = None) -> list[Subscription]:
+    """Return every subscription, or a customer's, by customer and start."""
+    return [
+        Subscription(
+            row["id"],
+            row["customer"],
+            row["plan"],
+            row["start_at"].astimezone(UTC),
+            None if row["end_at"] is None else row["end_at"].astimezone(UTC),
+        )
+        for row in _rows(connection, query("list_subscriptions"), {"customer": customer})
+    ]
+
+
+def _customer(row: DictRow) -> Customer:
+    return Customer(row["id"], tuple(row["user_ids"]), row["stripe_customer"], row["time_zone"])
+
+
+def _read_definition(row: DictRow) -> Plan:
+    """Return the plan of a stored version. Raises TaximeterError when this program can't read it."""
+    report = Report()
+    plan = read_plan(Table(report, f"plan {row['plan']}", row["definition"]))
+    if plan is None:
+        reason = "; ".join(map(str, report.problems))
+        message = f"version {row['version']} of a plan can't be read, update the program: {reason}"
+        raise TaximeterError("schema_outdated", message)
+    return plan
+
+
+def _used(connection: Connection, names: Iterable[str]) -> frozenset[str]:
+    """Return those of the names under which usage was counted."""
+    rows = connection.execute(query("meters_with_usage"), {"names": sorted(names)}).fetchall()
+    return frozenset(row[0] for row in rows)
+
+
+def _write(connection: Connection, changes: Changes) -> Applied:
+    """Write the changes, each section by itself, and return their numbers."""
+    by_section: dict[str, list[Change]] = {}
+    for change in changes.changes:
+        by_section.setdefault(change.section, []).append(change)
+    for change in by_section.get("meters", ()):
+        if isinstance(change.after, Meter):
+            meter = meter_table(change.after)
+            lists = {key: Jsonb(meter[key]) for key in ("group_by", "filter")}
+            connection.execute(query("upsert_meter"), {**meter, **lists})
+    versions = {change.name: _write_plan(connection, change) for change in by_section.get("plans", ())}
+    _write_customers(connection, [c.after for c in by_section.get("customers", ()) if isinstance(c.after, Customer)])
+    _write_subscriptions(
+        connection, [c.after for c in by_section.get("subscriptions", ()) if isinstance(c.after, Subscription)]
+    )
+    return Applied(changes, _write_revision(connection, changes), versions)
+
+
+def _write_plan(connection: Connection, change: Change) -> int:
+    """Add a plan's new version and return its number."""
+    definition = plan_table(change.after) if isinstance(change.after, Plan) else {}
+    connection.execute(query("add_plan"), {"plan": change.name})
+    return _number(connection, query("add_plan_version"), {"plan": change.name, "definition": Jsonb(definition)})
+
+
+def _write_customers(connection: Connection, customers: list[Customer]) -> None:
+    """Add or change customers, their lists of users included."""
+    users = [
+        {"user_id": user, "customer": customer.id, "place": place}
+        for customer in customers
+        for place, user in enumerate(customer.user_ids)
+    ]
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            query("upsert_customer"),
+            [
+                {"id": customer.id, "stripe_customer": customer.stripe_customer, "time_zone": customer.time_zone}
+                for customer in customers
+            ],
+        )
+        cursor.execute(query("forget_users_of"), {"customers": [customer.id for customer in customers]})
+        cursor.executemany(query("add_customer_user"), users)
+
+
+def _write_subscriptions(connection: Connection, subscriptions: list[Subscription]) -> None:
+    """Add subscriptions, or change their end."""
+    with connection.cursor() as cursor:
+        cursor.executemany(
+            query("upsert_subscription"),
+            [
+                {
+                    "id": found.id,
+                    "customer": found.customer,
+                    "plan": found.plan,
+                    "start": found.start,
+                    "end": found.end,
+                }
+                for found in subscriptions
+            ],
+        )
+
+
+def _write_revision(connection: Connection, changes: Changes) -> int:
+    """Number the meters anew where they changed, and return the number in force."""
+    if not changes.change_meters:
+        return _number(connection, query("last_revision"), {})
+    meters = [meter_table(meter) for _, meter in sorted(changes.after.meters.items())]
+    return _number(connection, query("add_revision"), {"meters": Jsonb(meters)})
+
+
+def _number(connection: Connection, statement: LiteralString, values: dict[str, object]) -> int:
+    """Return the integer that a statement answers with."""
+    row = connection.execute(statement, values).fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def _rows(connection: Connection, statement: LiteralString, values: dict[str, object]) -> list[DictRow]:
+    """Return the rows of a query, each by column name."""
+    with connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(statement, values).fetchall()
