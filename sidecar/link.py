@@ -11,7 +11,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 CONNECT_TIMEOUT_S: Final = 3
 REPLY_TIMEOUT_S: Final = 5
@@ -39,6 +39,7 @@ class Link:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._open = True
 
     @classmethod
     async def connect(cls, url: str) -> "Link":
@@ -58,14 +59,26 @@ class Link:
 
     async def send(self, command: Sequence[bytes | str | int]) -> None:
         """Send a command; its reply is the next one after those of all commands sent before."""
+        if not self._open or not self._connection.is_connected:
+            raise ConnectionResetError("the link is closed")  # the library would connect anew and mix up the replies
         packed = self._connection.pack_command(*command)
-        async with asyncio.timeout(REPLY_TIMEOUT_S):
-            await self._connection.send_packed_command(packed, check_health=False)
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                await self._connection.send_packed_command(packed, check_health=False)
+        except BaseException:
+            self._open = False
+            raise
 
     async def receive(self) -> Any:
         """Return the next reply. Raises ResponseError for one that is an error, else one of LINK_ERRORS."""
-        async with asyncio.timeout(REPLY_TIMEOUT_S):
-            return await self._connection.read_response()
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                return await self._connection.read_response()
+        except ResponseError:
+            raise
+        except BaseException:
+            self._open = False  # a reply that is still to come would be taken for that of the next command
+            raise
 
     async def request(self, *command: bytes | str | int) -> Any:
         """Send a command and return its reply; only while none is under way."""
@@ -74,4 +87,5 @@ class Link:
 
     async def close(self) -> None:
         """Close the connection at once."""
+        self._open = False
         await self._connection.disconnect(nowait=True)

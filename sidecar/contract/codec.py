@@ -4,14 +4,13 @@ A batch does not hold its own number: a position is (sequence, digest of the cha
 renumbered (rule 7) keeps its records as they are.
 """
 
-from decimal import Decimal
 from typing import Final, NamedTuple
 
 import msgspec
 
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.event import Event
-from sidecar.contract.units import format_units, from_decimal
+from sidecar.contract.units import format_units, from_text
 
 CODEC_VERSION: Final = 1
 
@@ -66,7 +65,7 @@ def decode_running(text: bytes | str) -> Running:
     """Return the running count that this text means. Raises ValueError when it is none."""
     value = text.decode() if isinstance(text, bytes) else text
     events, _, units = value.partition(" ")
-    return Running(int(events), from_decimal(Decimal(units)))
+    return Running(int(events), from_text(units))
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -5,7 +5,7 @@ so a quantity is split into limbs of 9 digits that are summed apart (`split`) an
 """
 
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Final
 
 NANO: Final = 10**9
@@ -57,6 +57,14 @@ def from_decimal(units: Decimal) -> int:
         if lost:
             raise ValueError(f"units: expected at most 9 fractional digits, got {units}")
     return -value if sign else value
+
+
+def from_text(text: str) -> int:
+    """Return the nanos of a sum of units as `format_units` writes it, of any size. Raises ValueError otherwise."""
+    try:
+        return from_decimal(Decimal(text))
+    except InvalidOperation as error:
+        raise ValueError(f"units: expected a decimal, got {text!r}") from error
 
 
 def split(nanos: int) -> tuple[int, int, int]:

@@ -1,0 +1,162 @@
+"""What a sidecar learns and tells through Redis beside events: its ledger, the meters, its registration, the proof.
+
+Polled on a connection of its own. Without Redis the sidecar goes on with what it knew last.
+"""
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, cast
+
+import msgspec
+from redis.asyncio import Redis
+
+from sidecar import manifest as manifests
+from sidecar.contract import keys
+from sidecar.contract.codec import Position, decode_position
+from sidecar.contract.codes import TaximeterError
+from sidecar.contract.meters import Revision, decode_revision
+from sidecar.contract.proof import ANSWER_TTL_S, Answer, Question, ShardAnswer
+from sidecar.journal import Journal, ShardJournal
+from sidecar.link import LINK_ERRORS
+
+POLL_S: Final = 0.5
+_METERS_FILE: Final = "meters.json"
+
+_log = logging.getLogger(__name__)
+
+
+class _Meters(msgspec.Struct, forbid_unknown_fields=True):
+    revision: int
+    meters: str
+
+
+class Directory:
+    """Keeps `revision`, the meters in force, and the journal's ties to its ledger. `bound` is called after binding."""
+
+    def __init__(self, redis: Redis, journal: Journal, hold_s: float, bound: Callable[[], None]) -> None:
+        self.event_floor_us = -(1 << 62)
+        self.problem: TaximeterError | None = None
+        self._redis = redis
+        self._journal = journal
+        self._hold_s = hold_s
+        self._bound = bound
+        self._path: Path = journal.directory / _METERS_FILE
+        self._revisions: dict[int, Revision] = {0: Revision(0, ())}
+        self._answered = ""
+        self.revision = self._load()
+
+    def _load(self) -> Revision:
+        try:
+            stored = msgspec.json.decode(self._path.read_bytes(), type=_Meters)
+        except FileNotFoundError:
+            return self._revisions[0]
+        revision = decode_revision(stored.revision, stored.meters)
+        self._revisions[revision.number] = revision
+        return revision
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            try:
+                await self._poll()
+            except LINK_ERRORS as error:
+                _log.debug("Redis does not answer: %s", error)
+            except TaximeterError as error:
+                self.problem = error
+            await asyncio.sleep(POLL_S)
+
+    async def _poll(self) -> None:
+        ledger, shards, revision, floor = await self._fields(
+            keys.LEDGER, "ledger", "shards", "revision", "event_floor_us"
+        )
+        if ledger is None or shards is None:
+            return
+        if self._journal.manifest is None:
+            await asyncio.to_thread(self._journal.bind, ledger.decode(), int(shards))
+            self._bound()
+        self._journal.bind(ledger.decode(), int(shards))
+        self.problem = None
+        self.event_floor_us = int(floor) if floor is not None else self.event_floor_us
+        if revision is not None and int(revision) != self.revision.number:
+            await self._adopt(int(revision))
+        await self._register_and_confirm()
+        await self._answer_proof()
+
+    async def _fields(self, key: str, *fields: str) -> list[bytes | None]:
+        return cast("list[bytes | None]", await self._redis.hmget(key, list(fields)))
+
+    async def _adopt(self, number: int) -> None:
+        """Count new batches under the meters with this number, also after a restart without Redis."""
+        revision = await self.revision_numbered(number)
+        stored = _Meters(number, msgspec.json.encode(list(revision.meters)).decode())
+        await asyncio.to_thread(manifests.replace_file, self._path, msgspec.json.encode(stored))
+        self.revision = revision
+
+    async def revision_numbered(self, number: int) -> Revision:
+        """Return the meters that an older batch was counted under.
+
+        Raises TaximeterError `ledger_mismatch` while Redis does not have them: the flusher writes them.
+        """
+        if number not in self._revisions:
+            (meters,) = await self._fields(keys.METERS, str(number))
+            if meters is None:
+                raise TaximeterError("ledger_mismatch", f"Redis does not have revision {number} of the meters yet")
+            self._revisions[number] = decode_revision(number, meters)
+        return self._revisions[number]
+
+    async def _register_and_confirm(self) -> None:
+        manifest = self._journal.manifest
+        if manifest is None:
+            return
+        fields = (keys.position_field(manifest.producer), keys.committed_field(manifest.producer))
+        known = 0
+        for shard in self._journal.shards:
+            position, committed = await self._fields(keys.state(shard.shard), *fields)
+            known += position is not None
+            if committed is not None:
+                await asyncio.to_thread(shard.confirm, decode_position(committed), time.monotonic(), self._hold_s)
+        if known == manifest.shards:
+            await asyncio.to_thread(self._journal.note_registered)
+        elif not manifest.registered:
+            said = msgspec.json.encode({"host": socket.gethostname()[:256], "ledger": manifest.ledger})
+            await cast("asyncio.Future[int]", self._redis.hset(keys.ASKING, manifest.producer, said))
+
+    async def _answer_proof(self) -> None:
+        """Tell `taximeter verify` what this journal holds, read again from disk (rule 11)."""
+        asked = await self._redis.get(keys.PROOF_QUESTION)
+        manifest = self._journal.manifest
+        if asked is None or manifest is None:
+            return
+        question = msgspec.json.decode(asked, type=Question)
+        if question.id == self._answered:
+            return
+        shards = [
+            await asyncio.to_thread(_shard_answer, shard, question.positions.get(f"{manifest.producer}/{shard.shard}"))
+            for shard in self._journal.shards
+        ]
+        key = keys.proof_answers(question.id)
+        answer = msgspec.json.encode(Answer(manifest.producer, shards))
+        await cast("asyncio.Future[int]", self._redis.hset(key, manifest.producer, answer))
+        await self._redis.expire(key, ANSWER_TTL_S)
+        self._answered = question.id
+
+
+def _shard_answer(shard: ShardJournal, asked: str | None) -> ShardAnswer:
+    try:
+        head = shard.verify()
+        at = shard.start_at(decode_position(asked).sequence) if asked else shard.first
+    except TaximeterError as error:
+        return ShardAnswer(shard.shard, error=error.message)
+    if at is None:
+        return ShardAnswer(shard.shard, error=f"the journal does not reach position {asked}")
+    return ShardAnswer(
+        shard.shard, _text(at.position), at.running.encode(), _text(head.position), head.running.encode()
+    )
+
+
+def _text(position: Position) -> str:
+    return position.encode()

@@ -1,0 +1,242 @@
+"""The use case of the sidecar: take events, make them durable, say what became of them."""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from redis.asyncio import Redis
+
+from sidecar.contract import keys
+from sidecar.contract.codes import TaximeterError
+from sidecar.contract.event import Event, Identity
+from sidecar.contract.identity import claim_key, shard_of
+from sidecar.contract.meters import Revision
+from sidecar.directory import Directory
+from sidecar.errors import Unavailable
+from sidecar.journal import Journal
+from sidecar.lane import Lane, Part, Places
+from sidecar.link import LINK_ERRORS, client
+from sidecar.sender import Sender
+
+STOP_S: Final = 10.0
+STOP_POLL_S: Final = 0.01
+
+_log = logging.getLogger(__name__)
+
+
+class Receipt(NamedTuple):
+    """What became of a submission: places in it of duplicates and conflicts, known when `applied`.
+
+    `reused`: its Idempotency-Key was used before with another body, and nothing was applied.
+    """
+
+    applied: bool
+    duplicates: tuple[int, ...] = ()
+    conflicts: tuple[int, ...] = ()
+    reused: bool = False
+
+
+class Ingest:
+    """Journal, lanes and senders of a sidecar. `start` it in a running loop, `stop` it to leave nothing half done."""
+
+    def __init__(
+        self,
+        redis_url: str,
+        journal: Journal,
+        *,
+        ack_deadline_s: float,
+        dedupe_ttl_s: int,
+        hold_s: float,
+        watermark_interval_s: float,
+    ) -> None:
+        self.journal = journal
+        self.redis: Redis = client(redis_url)
+        self.directory = Directory(self.redis, journal, hold_s, self._open_lanes)
+        self.lanes: tuple[Lane, ...] = ()
+        self.senders: tuple[Sender, ...] = ()
+        self._url = redis_url
+        self._ack_deadline_s = ack_deadline_s
+        self._dedupe_ttl_s = dedupe_ttl_s
+        self._watermark_interval_s = watermark_interval_s
+        self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="journal")
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._tokens = itertools.count()
+        self._fault: TaximeterError | None = None
+        self._assigned: dict[int, int] = {}  # submissions under way -> the time that their events were given
+
+    @property
+    def revision(self) -> Revision:
+        """The meters that new batches are counted under."""
+        return self.directory.revision
+
+    @property
+    def event_floor_us(self) -> int:
+        """Events at or before this time are refused as `too_old` (rule 15), microseconds since the epoch."""
+        return self.directory.event_floor_us
+
+    def now_us(self) -> int:
+        """Return the time for events that have none, microseconds since the epoch.
+
+        Never before a watermark that went out (rule 10), so no `await` may stand between this and `submit`.
+        """
+        return max(time.time_ns() // 1000, *(lane.watermark_us for lane in self.lanes), 0)
+
+    def _watermark_us(self) -> int:
+        """Return the time before which no event will be given a time any more."""
+        return min(self.now_us(), *self._assigned.values(), 1 << 62)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._spawn(self.directory.run())
+        self._spawn(self._tick())
+        if self.journal.shards:
+            self._open_lanes()
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A loop of ours never ends by itself: if one does, nothing more is accepted and the log says why."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.critical("a loop of the sidecar failed; restart it", exc_info=error)
+            self._fault = TaximeterError("internal", f"a loop of the sidecar failed: {error}")
+
+    def _open_lanes(self) -> None:
+        self.lanes = tuple(Lane(shard, self._executor) for shard in self.journal.shards)
+        self.senders = tuple(
+            Sender(self._url, self.journal, shard, self.directory.revision_numbered, self._dedupe_ttl_s)
+            for shard in self.journal.shards
+        )
+        for lane, sender in zip(self.lanes, self.senders, strict=True):
+            self._spawn(lane.write(lambda: self.revision.number, sender.deliver, self._watermark_us))
+            self._spawn(sender.run())
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(self._watermark_interval_s)
+            if self.unready() is None:
+                for lane in self.lanes:
+                    lane.want_watermark(self._watermark_interval_s)
+
+    def unready(self) -> TaximeterError | None:
+        """Return why no event can be accepted now, or None."""
+        if self._stopping:
+            return Unavailable("stopping", "the sidecar is stopping")
+        for problem in (self._fault, self.directory.problem, *(sender.problem for sender in self.senders)):
+            if problem is not None:
+                return problem
+        if self.journal.manifest is None or not self.journal.manifest.registered:
+            return Unavailable(
+                "not_registered", "this sidecar waits for its registration: Redis and a flusher have to run"
+            )
+        if any(shard.failed for shard in self.journal.shards):
+            return Unavailable("journal_failed", "a sync of the journal failed; restart the sidecar")
+        return None
+
+    async def submit(
+        self,
+        events: Sequence[Event],
+        key: str | None = None,
+        digest: bytes | None = None,
+        assigned_us: int | None = None,
+    ) -> Receipt:
+        """Make events durable and say what became of them.
+
+        With an Idempotency-Key give `key` and the `digest` of the body. `assigned_us` is what `now_us` said when events
+        without a time were given one. Raises Unavailable when they are not durable.
+        """
+        problem = self.unready()
+        if problem is not None:
+            raise Unavailable(problem.code, problem.message)
+        assigned_us = self.now_us() if assigned_us is None else assigned_us
+        token = next(self._tokens)
+        self._assigned[token] = assigned_us
+        try:
+            places: dict[int, list[int]] = {}
+            for place, event in enumerate(events):
+                places.setdefault(shard_of(event.user_id, len(self.lanes)), []).append(place)
+            if key is not None and digest is not None and len(places) > 1 and await self._reused(key, digest):
+                return Receipt(applied=True, reused=True)
+            parts = self._put(events, places, key, digest, assigned_us)
+        finally:
+            del self._assigned[token]
+        await asyncio.gather(*(part.journaled for part in parts.values()))
+        return await self._receipt(events, places, parts, keyed=key is not None)
+
+    def _put(
+        self,
+        events: Sequence[Event],
+        places: dict[int, list[int]],
+        key: str | None,
+        digest: bytes | None,
+        assigned_us: int,
+    ) -> dict[int, Part]:
+        if any(not self.lanes[shard].takes(len(mine)) for shard, mine in places.items()):
+            raise Unavailable("overloaded", "too many events wait for the journal; try again")
+        parts: dict[int, Part] = {}
+        for shard, mine in places.items():
+            share_key = claim_key(key, shard) if key is not None else None
+            parts[shard] = Part(tuple(events[place] for place in mine), share_key, digest, assigned_us)
+            self.lanes[shard].put(parts[shard])
+        return parts
+
+    async def _reused(self, key: str, digest: bytes) -> bool:
+        """Ask the key's home shard whether it was used with another body; False while Redis can't say."""
+        home = shard_of(key, len(self.lanes))
+        generation = self.senders[home].generation
+        if generation is None:
+            return False
+        name = keys.identity_prefix(home, generation) + claim_key(key, -1)
+        try:
+            old = await self.redis.set(name, digest, nx=True, get=True, ex=self._dedupe_ttl_s)
+        except LINK_ERRORS:
+            return False
+        return old is not None and old != digest
+
+    async def _receipt(
+        self, events: Sequence[Event], places: dict[int, list[int]], parts: dict[int, Part], *, keyed: bool
+    ) -> Receipt:
+        waiting = [part.applied for part in parts.values()]
+        _, late = await asyncio.wait(waiting, timeout=self._ack_deadline_s) if waiting else (set(), set())
+        if late:
+            return Receipt(applied=False)
+        duplicates: list[int] = []
+        conflicts: list[int] = []
+        for shard, part in parts.items():
+            found: Places | None = part.applied.result()
+            if found is None:
+                return Receipt(applied=False)
+            duplicates += [places[shard][place] for place in found[0]]
+            conflicts += [places[shard][place] for place in found[1]]
+        reused = keyed and any(events[place].identity == Identity.INDEXED for place in conflicts)
+        reused = reused or (keyed and bool(events) and len(conflicts) == len(events))
+        return Receipt(
+            applied=True, duplicates=tuple(sorted(duplicates)), conflicts=tuple(sorted(conflicts)), reused=reused
+        )
+
+    async def stop(self) -> None:
+        """Accept nothing more, journal what waits, give Redis what it takes in time, and close."""
+        self._stopping = True
+        for _ in range(int(STOP_S / STOP_POLL_S)):
+            if all(lane.idle for lane in self.lanes) and all(s.drained or not s.streaming for s in self.senders):
+                break
+            await asyncio.sleep(STOP_POLL_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._executor.shutdown(wait=True)
+        await self.redis.aclose()
+        self.journal.close()
+
+
+def open_journal(directory: Path, bytes_max: int, segment_bytes: int) -> Journal:
+    """Return the journal of a directory. Raises JournalError when it can't be used."""
+    return Journal(directory, bytes_max=bytes_max, segment_bytes=segment_bytes)

@@ -1,0 +1,262 @@
+"""Carries one shard's journal into its Redis: in order, several batches in flight, resumed from a position (rule 1).
+
+Whatever goes wrong (a refusal, an error, a lost connection), the answer is the same: ask Redis for the position, check
+that it is in this journal's own chain, and go on behind it.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from sidecar.contract import keys, scripts
+from sidecar.contract.codec import Position, decode_batch, decode_position
+from sidecar.contract.codes import TaximeterError
+from sidecar.contract.meters import Revision
+from sidecar.contract.scripts import Shard, Step
+from sidecar.journal import Journal, ShardJournal
+from sidecar.lane import Entry
+from sidecar.link import LINK_ERRORS, Link
+
+IN_FLIGHT_MAX: Final = 8
+KEPT_EVENTS_MAX: Final = 50_000  # unsent batches kept in memory; further ones are read from the journal again
+DISK_STEPS: Final = 64
+POLL_S: Final = 0.1
+GRACE_S: Final = 1.0  # a shorter interruption leaves answers waiting; after it they say "journaled" at once
+BACKOFF_MAX_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Sender:
+    """One shard's way to Redis. `problem` says why nothing can be sent, where that needs somebody to act."""
+
+    def __init__(
+        self,
+        url: str,
+        journal: Journal,
+        shard_journal: ShardJournal,
+        revision: Callable[[int], Awaitable[Revision]],
+        dedupe_ttl_s: int,
+    ) -> None:
+        self.problem: TaximeterError | None = None
+        self.streaming = False
+        self.generation: str | None = None
+        self.acked: Position | None = None
+        self._interrupted_at = time.monotonic()
+        self._url = url
+        self._shard = shard_journal.shard
+        self._journal = journal
+        self._chain = shard_journal
+        self._revision = revision
+        self._dedupe_ttl_s = dedupe_ttl_s
+        self._next = 0
+        self._kept: dict[int, Entry] = {}
+        self._kept_events = 0
+        self._disk: Iterator[Step] | None = None
+        self._disk_next = 0
+        self._unanswered: dict[int, Entry] = {}
+        self._news = asyncio.Event()
+
+    def deliver(self, entry: Entry) -> None:
+        """Take a batch that is on disk. Where nothing flows to Redis, its parts are told so at once."""
+        sequence = entry.step.after.sequence
+        if entry.parts:
+            self._unanswered[sequence] = entry
+        if self._away:
+            self._settle_unanswered()
+        if self._kept_events + len(entry.batch.events) <= KEPT_EVENTS_MAX:
+            self._kept[sequence] = entry
+            self._kept_events += len(entry.batch.events)
+        self._news.set()
+
+    @property
+    def _away(self) -> bool:
+        return not self.streaming and time.monotonic() - self._interrupted_at > GRACE_S
+
+    @property
+    def drained(self) -> bool:
+        """Whether Redis has everything that the journal has."""
+        return self.acked is not None and self.acked.sequence == self._chain.head.position.sequence
+
+    async def run(self) -> None:
+        """Send until cancelled."""
+        backoff_s = POLL_S
+        while True:
+            try:
+                link = await Link.connect(self._url)
+                try:
+                    await self._stream(link)
+                finally:
+                    await link.close()
+            except (*LINK_ERRORS, TaximeterError) as error:
+                _log.warning("shard %d: the way to Redis broke: %s", self._shard, error or type(error).__name__)
+            backoff_s = POLL_S if self.streaming else min(BACKOFF_MAX_S, backoff_s * 2)
+            self._stop_streaming()
+            await asyncio.sleep(backoff_s)
+
+    def _stop_streaming(self) -> None:
+        if self.streaming:
+            self.streaming = False
+            self._interrupted_at = time.monotonic()
+        self.acked = None
+        if self._away:
+            self._settle_unanswered()
+
+    def _settle_unanswered(self) -> None:
+        for entry in self._unanswered.values():
+            _settle(entry)
+        self._unanswered.clear()
+
+    async def _stream(self, link: Link) -> None:
+        while True:
+            if await self._resume(link):
+                await self._pump(link)
+            else:
+                self._stop_streaming()
+                await asyncio.sleep(POLL_S)
+
+    async def _resume(self, link: Link) -> bool:
+        """Find where to go on. False where the shard is not open for this producer now."""
+        manifest = self._journal.manifest
+        if manifest is None:
+            return False
+        fields = ("ledger", "shards", "generation", "fence", keys.position_field(manifest.producer))
+        ledger, shards, generation, fence, position = await link.request("HMGET", keys.state(self._shard), *fields)
+        if generation is None or fence is not None or position is None:
+            return False
+        if (ledger.decode(), int(shards)) != (manifest.ledger, manifest.shards):
+            self.problem = TaximeterError("ledger_mismatch", f"Redis belongs to ledger {ledger.decode()} by now")
+            return False
+        found = decode_position(position)
+        if not await asyncio.to_thread(self._chain.holds, found):
+            self.problem = TaximeterError(
+                "chain_broken", f"shard {self._shard}: Redis is at {found.encode()}, which is not in this journal"
+            )
+            return False
+        await link.request("SCRIPT", "LOAD", scripts.script("ingest").text)
+        self.problem = None
+        self.generation = generation.decode()
+        self._go_on_behind(found)
+        return True
+
+    def _go_on_behind(self, position: Position) -> None:
+        self.acked = position
+        self._next = position.sequence + 1
+        self.streaming = True
+        # Known by its position alone: which of its events are duplicates is not known again.
+        for sequence in [sequence for sequence in self._unanswered if sequence <= position.sequence]:
+            _settle(self._unanswered.pop(sequence))
+        for sequence in [sequence for sequence in self._kept if sequence <= position.sequence]:
+            self._forget(sequence)
+
+    def _forget(self, sequence: int) -> Entry:
+        entry = self._kept.pop(sequence)
+        self._kept_events -= len(entry.batch.events)
+        return entry
+
+    async def _pump(self, link: Link) -> None:
+        """Send batches until a reply says that the position has to be asked for again."""
+        flight: asyncio.Queue[Entry | None] = asyncio.Queue()
+        slots = asyncio.Semaphore(IN_FLIGHT_MAX)
+        refused = asyncio.Event()
+        reader = asyncio.create_task(self._read(link, flight, slots, refused))
+        try:
+            while (entry := await self._take(refused)) is not None:
+                await slots.acquire()
+                if refused.is_set():
+                    break
+                await link.send(await self._command(entry))
+                self._next += 1
+                flight.put_nowait(entry)
+            flight.put_nowait(None)
+            await reader
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _read(
+        self, link: Link, flight: asyncio.Queue[Entry | None], slots: asyncio.Semaphore, refused: asyncio.Event
+    ) -> None:
+        try:
+            while (entry := await flight.get()) is not None:
+                try:
+                    reply = scripts.ingest_reply(await link.receive())
+                except ResponseError as error:
+                    reply = scripts.IngestReply("error", str(error))
+                slots.release()
+                if reply.outcome == "applied":
+                    self._applied(entry, reply)
+                elif not refused.is_set():
+                    await self._refused(reply)
+                    refused.set()
+                    self._news.set()
+        finally:
+            refused.set()
+            slots.release()
+            self._news.set()
+
+    def _applied(self, entry: Entry, reply: scripts.IngestReply) -> None:
+        self.acked = entry.step.after
+        self._unanswered.pop(entry.step.after.sequence, None)
+        if not entry.parts:
+            return
+        duplicates, conflicts = reply.taken()
+        for first, part in entry.parts:
+            end = first + len(part.events)
+            part.settle(
+                (
+                    tuple(place - first for place in duplicates if first <= place < end),
+                    tuple(place - first for place in conflicts if first <= place < end),
+                )
+            )
+
+    async def _refused(self, reply: scripts.IngestReply) -> None:
+        if reply.outcome == "error" and not reply.detail.startswith("NOSCRIPT"):
+            _log.error("shard %d: the ingest script failed: %s", self._shard, reply.detail)
+        if reply.outcome in {"error", "full"}:
+            await asyncio.sleep(POLL_S)
+
+    async def _command(self, entry: Entry) -> tuple[Any, ...]:
+        manifest = self._journal.manifest
+        if manifest is None or self.generation is None:
+            raise TaximeterError("not_registered", "nothing can be sent before the journal is bound")
+        shard = Shard(manifest.ledger, manifest.shards, self._shard, self.generation)
+        revision = await self._revision(entry.batch.revision)
+        call = scripts.ingest(shard, manifest.producer, entry.step, entry.batch, revision, self._dedupe_ttl_s)
+        return call.evalsha()
+
+    async def _take(self, refused: asyncio.Event) -> Entry | None:
+        """Return the next batch to send, from memory or from disk; None when the position has to be asked for."""
+        while not refused.is_set():
+            if self._next in self._kept:
+                return self._forget(self._next)
+            self._news.clear()
+            if self._next > self._chain.head.position.sequence:
+                await self._news.wait()
+                continue
+            for step in await asyncio.to_thread(self._read_disk, self._next):
+                waiting = self._unanswered.get(step.after.sequence)
+                entry = waiting or Entry(step, decode_batch(step.record))
+                if step.after.sequence not in self._kept:
+                    self._kept[step.after.sequence] = entry
+                    self._kept_events += len(entry.batch.events)
+        return None
+
+    def _read_disk(self, sequence: int) -> list[Step]:
+        if self._disk is None or self._disk_next != sequence:
+            self._disk = self._chain.steps_after(sequence - 1)
+        steps = list(itertools.islice(self._disk, DISK_STEPS))
+        if len(steps) < DISK_STEPS:
+            self._disk = None
+        self._disk_next = sequence + len(steps)
+        return steps
+
+
+def _settle(entry: Entry) -> None:
+    for _, part in entry.parts:
+        part.settle(None)
