@@ -28,5 +28,7 @@ class CatalogError(TaximeterError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         codes = {problem.code for problem in problems}
         code = codes.pop() if len(codes) == 1 else CATALOG_INVALID
-        super().__init__(code, "\n".join(str(problem) for problem in problems))
+        lines = [str(problem) for problem in problems]
+        many = [f"{len(lines)} problems, nothing was applied:", *lines]
+        super().__init__(code, "\n  ".join(many) if len(lines) > 1 else lines[0])
         self.problems = tuple(problems)

@@ -187,7 +187,7 @@ class Table:
         elif _NEGATIVE.fullmatch(str(value)):
             self.problem(key, "0 or more", "prices and quantities of a catalog are never negative")
         else:
-            self.problem(key, what, 'such as "0.01"')
+            self.problem(key, what, "digits and at most one point, no exponent")
         return Decimal(0)
 
     def instant(self, key: str, *, required: bool = True) -> datetime | None:
