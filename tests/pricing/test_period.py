@@ -1,0 +1,158 @@
+"""Billing periods: calendar and anniversary, month ends, leap years, first and last periods."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flusher.pricing.period import (
+    Anchor,
+    BillingPeriod,
+    Cycle,
+    Interval,
+    Period,
+    add_months,
+    billing_period,
+    billing_periods,
+    period_containing,
+)
+
+
+def at(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+instants = st.integers(0, 7_200_000_000_000_000).map(lambda us: at("1970-01-01") + timedelta(microseconds=us))
+cycles = st.builds(Cycle, st.sampled_from(list(Interval)), st.sampled_from(list(Anchor)))
+
+
+def starts(cycle: Cycle, start: str, count: int) -> list[str]:
+    found = billing_periods(cycle, at(start), None, at("2199-01-01"))
+    return [f"{next(found).period.start:%Y-%m-%d}" for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("interval", "instant", "start", "end"),
+    [
+        ("day", "2024-02-29T23:59:59", "2024-02-29", "2024-03-01"),
+        ("week", "2025-07-06T23:59:59", "2025-06-30", "2025-07-07"),
+        ("week", "2025-07-07T00:00:00", "2025-07-07", "2025-07-14"),
+        ("month", "2025-02-28T12:00:00", "2025-02-01", "2025-03-01"),
+        ("month", "2025-12-31T23:59:59", "2025-12-01", "2026-01-01"),
+        ("quarter", "2025-06-30T23:59:59", "2025-04-01", "2025-07-01"),
+        ("year", "2024-12-31T00:00:00", "2024-01-01", "2025-01-01"),
+    ],
+)
+def test_a_calendar_period_holds_the_instant(interval: str, instant: str, start: str, end: str) -> None:
+    found = period_containing(Cycle(Interval(interval)), at("1999-09-09T09:09:09"), at(instant))
+    assert found == Period(at(start), at(end))
+
+
+@pytest.mark.parametrize(
+    ("interval", "start", "expected"),
+    [
+        ("month", "2025-01-31", ["2025-01-31", "2025-02-28", "2025-03-31", "2025-04-30", "2025-05-31"]),
+        ("month", "2023-12-31", ["2023-12-31", "2024-01-31", "2024-02-29", "2024-03-31"]),
+        ("month", "2025-01-29", ["2025-01-29", "2025-02-28", "2025-03-29"]),
+        ("quarter", "2024-11-30", ["2024-11-30", "2025-02-28", "2025-05-30", "2025-08-30"]),
+        ("year", "2024-02-29", ["2024-02-29", "2025-02-28", "2026-02-28", "2027-02-28", "2028-02-29"]),
+        ("week", "2025-07-02", ["2025-07-02", "2025-07-09", "2025-07-16"]),
+        ("day", "2024-02-28", ["2024-02-28", "2024-02-29", "2024-03-01"]),
+    ],
+)
+def test_an_anniversary_is_counted_from_the_original_day(interval: str, start: str, expected: list[str]) -> None:
+    assert starts(Cycle(Interval(interval), Anchor.ANNIVERSARY), start, len(expected)) == expected
+
+
+def test_an_anniversary_keeps_the_time_of_day() -> None:
+    found = period_containing(Cycle(anchor=Anchor.ANNIVERSARY), at("2025-01-31T10:30:00"), at("2025-02-28T10:29:59"))
+    assert found == Period(at("2025-01-31T10:30:00"), at("2025-02-28T10:30:00"))
+
+
+def test_the_first_and_the_last_calendar_period_are_partial() -> None:
+    # Given a subscription from the middle of July to the middle of September
+    found = list(billing_periods(Cycle(), at("2025-07-15"), at("2025-09-10"), at("2026-01-01")))
+    # Then its first and last periods are cut, and know what they are cut from
+    assert [(f"{b.period.start:%m-%d}", f"{b.period.end:%m-%d}", b.is_partial) for b in found] == [
+        ("07-15", "08-01", True),
+        ("08-01", "09-01", False),
+        ("09-01", "09-10", True),
+    ]
+    assert found[0].full == Period(at("2025-07-01"), at("2025-08-01"))
+
+
+def test_an_anniversary_subscription_begins_with_a_whole_period() -> None:
+    cycle = Cycle(anchor=Anchor.ANNIVERSARY)
+    first = billing_period(cycle, at("2025-07-15"), None, at("2025-07-15"))
+    assert first == BillingPeriod(*[Period(at("2025-07-15"), at("2025-08-15"))] * 2)
+
+
+def test_periods_that_begin_at_or_after_the_limit_are_not_yielded() -> None:
+    found = list(billing_periods(Cycle(), at("2025-07-01"), None, at("2025-08-01")))
+    assert [b.period.start for b in found] == [at("2025-07-01")]
+
+
+def test_a_subscription_that_ended_has_no_further_period() -> None:
+    assert billing_period(Cycle(), at("2025-07-01"), at("2025-08-01"), at("2025-08-01")) is None
+
+
+def test_a_changed_cycle_leaves_neither_gap_nor_overlap() -> None:
+    # Given months until August, when the plan turns to years, then the year's rest follows
+    found = billing_period(Cycle(Interval.YEAR), at("2025-07-01"), None, at("2025-08-01"))
+    assert found == BillingPeriod(
+        Period(at("2025-08-01"), at("2026-01-01")), Period(at("2025-01-01"), at("2026-01-01"))
+    )
+
+
+def test_a_period_before_the_subscription_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="before the subscription's start"):
+        billing_period(Cycle(), at("2025-07-01"), None, at("2025-06-01"))
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        (at("2025-07-01").replace(tzinfo=None), datetime(2025, 8, 1, tzinfo=UTC)),
+        (datetime(2025, 7, 1, tzinfo=timezone(timedelta(hours=2))), datetime(2025, 8, 1, tzinfo=UTC)),
+        (datetime(2025, 8, 1, tzinfo=UTC), datetime(2025, 7, 1, tzinfo=UTC)),
+    ],
+)
+def test_a_period_is_in_utc_and_in_order(start: datetime, end: datetime) -> None:
+    with pytest.raises(ValueError, match="start"):
+        Period(start, end)
+
+
+@pytest.mark.parametrize(
+    ("start", "months", "expected"),
+    [("2025-01-31", 1, "2025-02-28"), ("2025-01-31", 13, "2026-02-28"), ("2025-03-31", -1, "2025-02-28")],
+)
+def test_months_are_added_to_the_original_day(start: str, months: int, expected: str) -> None:
+    assert add_months(at(start), months) == at(expected)
+
+
+@given(cycles, instants, instants)
+def test_every_instant_lies_in_its_period(cycle: Cycle, anchor: datetime, instant: datetime) -> None:
+    assert instant in period_containing(cycle, anchor, instant)
+
+
+@given(cycles, instants, st.integers(1, 40))
+def test_periods_follow_each_other_without_gap_or_overlap(cycle: Cycle, start: datetime, count: int) -> None:
+    # Given any subscription
+    found = billing_periods(cycle, start, None, at("2600-01-01"))
+    periods = [next(found) for _ in range(count)]
+    # Then each period begins where the one before ends, none is empty, and all but the first are whole
+    assert periods[0].period.start == start
+    for one, other in pairwise(periods):
+        assert one.period.end == other.period.start
+        assert one.period.start < one.period.end
+        assert not other.is_partial
+
+
+@given(cycles, instants, st.timedeltas(timedelta(microseconds=1), timedelta(days=400)))
+def test_an_ended_subscription_is_covered_exactly(cycle: Cycle, start: datetime, length: timedelta) -> None:
+    end = start + length
+    periods = list(billing_periods(cycle, start, end, at("2600-01-01")))
+    assert sum(b.period.length_us for b in periods) == length // timedelta(microseconds=1)
+    assert periods[-1].period.end == end
