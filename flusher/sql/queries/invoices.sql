@@ -1,0 +1,194 @@
+-- name: read_clock
+-- Postgres's clock, and the ledger's id and shard count.
+SELECT clock_timestamp() AS now, id AS ledger, shards FROM ledger
+
+-- name: list_live_producers
+-- Every unretired producer with the earliest watermark that is committed for it; null where a shard has none.
+SELECT producers.producer, producers.host,
+       CASE WHEN count(positions.watermark) = (SELECT shards FROM ledger) THEN min(positions.watermark) END AS watermark
+FROM producers LEFT JOIN positions USING (producer)
+WHERE producers.retired_at IS NULL
+GROUP BY producers.producer, producers.host
+ORDER BY producers.producer
+
+-- name: lock_subscription
+-- One run at a time makes invoices of a subscription; released at the end of the transaction.
+SELECT id FROM subscriptions WHERE id = %(subscription)s FOR NO KEY UPDATE
+
+-- name: find_frontier
+-- How far a subscription is invoiced: the end of its last closed period, and whether an opening invoice exists.
+SELECT max(period_end) FILTER (WHERE kind = 'period') AS frontier,
+       coalesce(bool_or(kind = 'opening'), false) AS opened
+FROM invoices WHERE subscription = %(subscription)s
+
+-- name: last_period
+-- The last closed period of a subscription, and how many invoices of adjustments alone it has had.
+SELECT period_start, period_end, plan, plan_version, currency,
+       (SELECT count(*) FROM invoices AS later
+        WHERE later.subscription = invoices.subscription AND later.kind = 'adjustment'
+          AND later.period_start = invoices.period_start) AS adjustments
+FROM invoices
+WHERE subscription = %(subscription)s AND kind = 'period'
+ORDER BY period_start DESC LIMIT 1
+
+-- name: sum_usage
+-- What meters show for some users, by period; periods are whole 15-minute windows, numbered from 1.
+SELECT period.number, usage.meter, usage.dimensions, sum(usage.units) AS units, sum(usage.events)::bigint AS events
+FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) WITH ORDINALITY AS period (starts, ends, number)
+JOIN usage ON usage.window_start >= period.starts AND usage.window_start < period.ends
+WHERE usage.user_id = ANY(%(users)s) AND usage.meter = ANY(%(meters)s)
+GROUP BY period.number, usage.meter, usage.dimensions
+
+-- name: list_events_between
+-- Single events of some users, for a period that begins or ends inside a window.
+SELECT revision, event_time, event_key, fingerprint, user_id, source, id, event_type, units::text AS units,
+       properties::text AS properties, events
+FROM events
+WHERE event_time >= %(start)s AND event_time < %(end)s AND user_id = ANY(%(users)s)
+
+-- name: list_revisions
+-- The meters as they were, by revision.
+SELECT revision, meters::text AS meters FROM revisions WHERE revision = ANY(%(revisions)s)
+
+-- name: list_billed
+-- What was billed so far for a subscription, oldest period first.
+SELECT period_start, period_end, price, meter, plan, plan_version, quantity, events, amount
+FROM billed WHERE subscription = %(subscription)s ORDER BY period_start, price
+
+-- name: upsert_billed
+-- Remember what is billed now for a price and a period.
+INSERT INTO billed
+    (subscription, period_start, price, period_end, meter, plan, plan_version, quantity, events, amount, invoice)
+VALUES
+    (%(subscription)s, %(period_start)s, %(price)s, %(period_end)s, %(meter)s, %(plan)s, %(plan_version)s,
+     %(quantity)s, %(events)s, %(amount)s, %(invoice)s)
+ON CONFLICT (subscription, period_start, price) DO UPDATE
+SET (quantity, events, amount, invoice) = (excluded.quantity, excluded.events, excluded.amount, excluded.invoice)
+
+-- name: find_discrepancies
+-- Open discrepancies between counters and stream that touch the usage of some users in a period (rule 9).
+SELECT count(*) FROM discrepancies
+WHERE resolved_at IS NULL AND user_id = ANY(%(users)s) AND meter = ANY(%(meters)s)
+  AND window_start > %(start)s::timestamptz - interval '15 minutes' AND window_start < %(end)s
+
+-- name: find_invoice_discrepancies
+-- Open discrepancies that touch what an invoice bills: its own period, and the periods that its lines are of.
+SELECT count(*) FROM discrepancies
+WHERE resolved_at IS NULL AND user_id = ANY(%(users)s) AND EXISTS (
+    SELECT FROM invoices JOIN billed USING (subscription)
+    WHERE invoices.id = %(invoice)s AND invoices.kind <> 'opening'
+      AND billed.meter = discrepancies.meter
+      AND discrepancies.window_start > billed.period_start - interval '15 minutes'
+      AND discrepancies.window_start < billed.period_end
+      AND (billed.period_start = invoices.period_start OR EXISTS (
+          SELECT FROM invoice_line_records AS line
+          WHERE line.invoice = invoices.id AND line.price = billed.price AND line.period_start = billed.period_start
+      ))
+)
+
+-- name: open_hole_shards
+-- Shards on which records of a producer are known to be missing, and nobody has accepted it (rule 7).
+SELECT DISTINCT shard FROM holes WHERE accepted_at IS NULL
+
+-- name: insert_invoice
+-- Store a new invoice; no row when there is one of this kind for the subscription and the period.
+INSERT INTO invoices
+    (id, subscription, kind, sequence, customer, plan, plan_version, currency, period_start, period_end, total, status,
+     delivery, closed_without, finalized_at)
+VALUES
+    (%(id)s, %(subscription)s, %(kind)s, %(sequence)s, %(customer)s, %(plan)s, %(plan_version)s, %(currency)s,
+     %(period_start)s, %(period_end)s, %(total)s, %(status)s, %(delivery)s, %(closed_without)s,
+     CASE WHEN %(status)s <> 'draft' THEN now() END)
+ON CONFLICT (subscription, kind, period_start, sequence) DO NOTHING
+RETURNING id
+
+-- name: insert_invoice_line
+-- Store a line of a new invoice.
+INSERT INTO invoice_line_records
+    (id, invoice, place, kind, price, meter, dimensions, tier, period_start, period_end, description, quantity,
+     unit_price, amount)
+VALUES
+    (%(id)s, %(invoice)s, %(place)s, %(kind)s, %(price)s, %(meter)s, %(dimensions)s, %(tier)s, %(period_start)s,
+     %(period_end)s, %(description)s, %(quantity)s, %(unit_price)s, %(amount)s)
+
+-- name: find_invoices
+-- Invoices by id, in the order of the ids.
+SELECT invoices.* FROM unnest(%(ids)s::text[]) WITH ORDINALITY AS wanted (id, place)
+JOIN invoices USING (id) ORDER BY wanted.place
+
+-- name: find_invoice_lines
+-- The lines of some invoices, in order.
+SELECT * FROM invoice_line_records WHERE invoice = ANY(%(ids)s) ORDER BY invoice, place
+
+-- name: page_invoices
+-- Ids of the newest invoices (of one customer where it is given), after one of them where it is given.
+SELECT id FROM invoices
+WHERE (%(customer)s::text IS NULL OR customer = %(customer)s)
+  AND (%(after)s::text IS NULL
+       OR (made_at, period_start, id) < (SELECT made_at, period_start, id FROM invoices WHERE id = %(after)s))
+ORDER BY made_at DESC, period_start DESC, id DESC
+LIMIT %(limit)s
+
+-- name: list_undelivered
+-- Ids of invoices that are on their way to Stripe or parked, the oldest period first.
+SELECT id FROM invoices
+WHERE delivery IN ('pending', 'parked') AND period_end <= %(at)s
+  AND (%(customer)s::text IS NULL OR customer = %(customer)s)
+ORDER BY period_end, id
+
+-- name: lock_delivery
+-- One run at a time delivers an invoice; released when the transaction or its connection ends. Correctness does not
+-- hang on it, the idempotency keys see to that: it saves calls.
+SELECT pg_advisory_xact_lock(7386134, hashtext(%(invoice)s))
+
+-- name: wait_for_delivery
+-- How long to wait for another run that delivers the same invoice; the transaction may be idle while Stripe answers.
+SELECT set_config('lock_timeout', '60s', true), set_config('idle_in_transaction_session_timeout', '0', true)
+
+-- name: move_invoice
+-- Write a recovery point; no row when another run was there first.
+UPDATE invoices
+SET point = %(to)s, stripe_invoice = coalesce(%(stripe_invoice)s, stripe_invoice),
+    delivery = 'pending', reason = NULL, detail = NULL
+WHERE id = %(invoice)s AND point = %(from)s
+RETURNING id
+
+-- name: finish_invoice
+-- Stripe has finalized it: its status is ours, nothing is left to do.
+UPDATE invoices
+SET point = 'finalized', delivery = 'sent', status = %(status)s, reason = NULL, detail = NULL, finalized_at = now()
+WHERE id = %(invoice)s AND point = 'finalizing'
+RETURNING id
+
+-- name: hold_invoice
+-- Park an invoice, or say why it waits. What was sent is never taken back.
+UPDATE invoices SET delivery = %(delivery)s, reason = %(reason)s, detail = %(detail)s
+WHERE id = %(invoice)s AND delivery <> 'sent'
+
+-- name: find_intent
+-- The latest attempt at a step of an invoice, with its age by Postgres's clock.
+SELECT attempt, idempotency_key, params, outcome, object,
+       extract(epoch FROM clock_timestamp() - created_at)::bigint AS age_s
+FROM stripe_intents
+WHERE invoice = %(invoice)s AND step = %(step)s AND line = %(line)s
+ORDER BY attempt DESC LIMIT 1
+
+-- name: add_intent
+-- Commit to a call before it is made; no row when another run was there first.
+INSERT INTO stripe_intents (invoice, step, line, attempt, idempotency_key, params)
+VALUES (%(invoice)s, %(step)s, %(line)s, %(attempt)s, %(idempotency_key)s, %(params)s)
+ON CONFLICT DO NOTHING
+
+-- name: end_intent
+-- Remember how an attempt ended.
+UPDATE stripe_intents
+SET outcome = %(outcome)s, object = %(object)s, error = %(error)s, ended_at = clock_timestamp()
+WHERE invoice = %(invoice)s AND step = %(step)s AND line = %(line)s AND attempt = %(attempt)s AND outcome IS NULL
+
+-- name: bind_stripe
+-- Bind the ledger to an account and mode, unless it is bound; the binding in force is read by `find_binding`.
+INSERT INTO stripe_binding (account, livemode) VALUES (%(account)s, %(livemode)s) ON CONFLICT DO NOTHING
+
+-- name: find_binding
+-- The account and mode that this ledger bills in.
+SELECT account, livemode FROM stripe_binding
