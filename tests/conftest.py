@@ -43,7 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("every_redis_url", programs, indirect=True)
 
 
-def _make_server_dir() -> Path:
+def make_server_dir() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="tm-"))
     directory.chmod(0o711)  # as root PostgreSQL runs as nobody, who has to pass through
     return directory
@@ -51,14 +51,14 @@ def _make_server_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def _session_dir() -> Iterator[Path]:
-    directory = _make_server_dir()
+    directory = make_server_dir()
     yield directory
     shutil.rmtree(directory)
 
 
 @pytest.fixture
 def server_dir() -> Iterator[Path]:
-    directory = _make_server_dir()
+    directory = make_server_dir()
     yield directory
     shutil.rmtree(directory)
 

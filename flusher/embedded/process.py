@@ -161,7 +161,7 @@ class Child:
                 return
             raise self.failure(f"ended with status {self.exit_status} while starting")
         self.kill()
-        raise self.failure(f"was not ready within {deadline_s:g} s")
+        raise self.failure(f"was not ready within {deadline_s:g} s and was killed")
 
     def stop(self, *, deadline_s: float) -> None:
         """Ask it to end and wait. Raises TaximeterError (server_failed) when it had to be killed."""

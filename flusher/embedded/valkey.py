@@ -5,6 +5,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from flusher.embedded.binaries import find_valkey
 from flusher.embedded.process import Child
@@ -79,6 +81,7 @@ class ValkeyServer(EmbeddedServer):
             unix_socket_path=str(self.socket),
             socket_timeout=_PING_DEADLINE_S,
             socket_connect_timeout=_PING_DEADLINE_S,
+            retry=Retry(NoBackoff(), 0),  # the caller asks again, and sooner
         )
         try:
             return bool(client.ping())
