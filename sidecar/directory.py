@@ -70,7 +70,7 @@ class Directory:
             await asyncio.sleep(POLL_S)
 
     async def _poll(self) -> None:
-        ledger, shards, revision, floor = await self._fields(
+        ledger, shards, revision, floor = await self.fields(
             keys.LEDGER, "ledger", "shards", "revision", "event_floor_us"
         )
         if ledger is None or shards is None:
@@ -86,7 +86,8 @@ class Directory:
         await self._register_and_confirm()
         await self._answer_proof()
 
-    async def _fields(self, key: str, *fields: str) -> list[bytes | None]:
+    async def fields(self, key: str, *fields: str) -> list[bytes | None]:
+        """Return fields of a hash. Raises one of LINK_ERRORS."""
         return cast("list[bytes | None]", await self._redis.hmget(key, list(fields)))
 
     async def _adopt(self, number: int) -> None:
@@ -102,7 +103,7 @@ class Directory:
         Raises TaximeterError `ledger_mismatch` while Redis does not have them: the flusher writes them.
         """
         if number not in self._revisions:
-            (meters,) = await self._fields(keys.METERS, str(number))
+            (meters,) = await self.fields(keys.METERS, str(number))
             if meters is None:
                 raise TaximeterError("ledger_mismatch", f"Redis does not have revision {number} of the meters yet")
             self._revisions[number] = decode_revision(number, meters)
@@ -115,13 +116,13 @@ class Directory:
         fields = (keys.position_field(manifest.producer), keys.committed_field(manifest.producer))
         known = 0
         for shard in self._journal.shards:
-            position, committed = await self._fields(keys.state(shard.shard), *fields)
+            position, committed = await self.fields(keys.state(shard.shard), *fields)
             known += position is not None
             if committed is not None:
                 await asyncio.to_thread(shard.confirm, decode_position(committed), time.monotonic(), self._hold_s)
         if known == manifest.shards:
             await asyncio.to_thread(self._journal.note_registered)
-        elif not manifest.registered:
+        else:
             said = msgspec.json.encode({"host": socket.gethostname()[:256], "ledger": manifest.ledger})
             await cast("asyncio.Future[int]", self._redis.hset(keys.ASKING, manifest.producer, said))
 

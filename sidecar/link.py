@@ -4,14 +4,16 @@ Nothing here repeats a command (a repeated increment counts twice); whoever uses
 """
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Sequence
+from typing import Any, Final, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+
+from sidecar.contract.scripts import Call
 
 CONNECT_TIMEOUT_S: Final = 3
 REPLY_TIMEOUT_S: Final = 5
@@ -31,7 +33,7 @@ def client(url: str) -> Redis:
         retry=Retry(NoBackoff(), 0),
         protocol=2,
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)
 
 
 class Link:
@@ -88,4 +90,13 @@ class Link:
     async def close(self) -> None:
         """Close the connection at once."""
         self._open = False
-        await self._connection.disconnect(nowait=True)
+        await self._connection.disconnect()
+
+
+async def evaluate(redis: Redis, call: Call) -> Any:
+    """Run a script that may be repeated and return its reply. Raises one of LINK_ERRORS."""
+    arguments: tuple[Any, ...] = (*call.keys, *call.args)
+    try:
+        return await cast("Awaitable[Any]", redis.evalsha(call.script.sha1, len(call.keys), *arguments))
+    except NoScriptError:
+        return await cast("Awaitable[Any]", redis.eval(call.script.text.decode(), len(call.keys), *arguments))

@@ -14,7 +14,7 @@ from sidecar.contract.meters import WINDOW_US, Amount, Counter
 from sidecar.contract.units import from_text, join
 from sidecar.errors import Unavailable
 from sidecar.ingest import Ingest
-from sidecar.link import LINK_ERRORS
+from sidecar.link import LINK_ERRORS, evaluate
 
 ATTEMPTS_MAX: Final = 20
 
@@ -55,7 +55,7 @@ class LiveUsage:
         shard = shard_of(user_id, manifest.shards)
         try:
             counters = await self._counters(shard, user_id, meter, windows)
-            customer = await self._ingest.redis.hget(keys.USERS, user_id)
+            (customer,) = await self._ingest.directory.fields(keys.USERS, user_id)
         except LINK_ERRORS as error:
             raise Unavailable("usage_unavailable", f"Redis does not answer: {error}") from error
         name = customer.decode() if customer else user_id
@@ -79,7 +79,7 @@ class LiveUsage:
         generation, sealed = "", ""
         for _ in range(ATTEMPTS_MAX):
             call = scripts.live(shard, generation or "none", sealed, user_id, meter, windows)
-            reply = await self._ingest.redis.execute_command(*call.eval())
+            reply = await evaluate(self._ingest.redis, call)
             if reply[0] == b"ok":
                 return [*_epoch(reply[1]), *_epoch(reply[2]), *_totals(user_id, reply[3])]
             generation, sealed = reply[1].decode(), reply[2].decode()

@@ -204,3 +204,8 @@ def decode_revision(number: int, meters: bytes | str) -> Revision:
 def encode_meters(meters: Sequence[Meter]) -> bytes:
     """Return the wire form of the meters: a JSON list."""
     return msgspec.json.encode(list(meters))
+
+
+def canonical_dimensions(text: str) -> str:
+    """Return dimensions in the form that counters have, given any JSON text of them."""
+    return _encode_dimensions(msgspec.json.decode(text, type=dict[str, str])).decode()

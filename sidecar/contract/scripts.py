@@ -43,10 +43,6 @@ class Call(NamedTuple):
         """Return the command that runs it where the script is loaded already."""
         return ("EVALSHA", self.script.sha1, len(self.keys), *self.keys, *self.args)
 
-    def eval(self) -> tuple[bytes | str | int, ...]:
-        """Return the command that loads and runs it."""
-        return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.args)
-
 
 @cache
 def script(name: ScriptName) -> Script:

@@ -3,7 +3,7 @@
 
 CREATE TABLE ledger (
     -- One row. The shard count and the id come from here alone (rule 17).
-    only          boolean     PRIMARY KEY DEFAULT true CHECK (only),
+    single        boolean     PRIMARY KEY DEFAULT true CHECK (single),
     id            text        NOT NULL CHECK (length(id) BETWEEN 8 AND 64),
     shards        integer     NOT NULL CHECK (shards BETWEEN 1 AND 1024),
     -- Nothing at or before the floor is counted any more: what would recognise a repeat was dropped (rule 15).

@@ -1,0 +1,190 @@
+"""The drain: one sealed epoch into Postgres, in one transaction, then published (rules 2 to 4, 9 and 11)."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from flusher.entry import Entry, Verdict, judge
+from flusher.law import NO_FLOOR_US, Court, Outcome, Tally, claim_keys, tally
+from flusher.ledger import Advance, Ledger, LedgerRow, Mark
+from flusher.source import Sealed, Source, random_token
+from flusher.totals import day_totals
+from sidecar.contract.codec import Batch, decode_batch
+from sidecar.contract.meters import Amount, Counter, Revision
+
+CHUNK_EVENTS: Final = 10_000
+
+
+@dataclass(slots=True)
+class Drained:
+    """What one or more drains did. `stuck` says that a fresh token was stored: the generation has to be replaced."""
+
+    epochs: int = 0
+    events: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    quarantined: int = 0
+    discrepancies: int = 0
+    stuck: bool = False
+
+    def add(self, other: "Drained") -> None:
+        """Add what another drain did."""
+        self.epochs += other.epochs
+        self.events += other.events
+        self.duplicates += other.duplicates
+        self.conflicts += other.conflicts
+        self.quarantined += other.quarantined
+        self.discrepancies += other.discrepancies
+        self.stuck = other.stuck
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """What is known of an epoch while its entries are read."""
+
+    marks: dict[str, Mark]
+    entries: int = 0
+    broken: bool = False
+    streamed: dict[Counter, Amount] = field(default_factory=dict)  # what the counters should say (rule 9)
+    usage: dict[Counter, Amount] = field(default_factory=dict)  # what is inserted
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    watermarks_us: dict[str, int] = field(default_factory=dict)
+
+
+class Drain:
+    """Takes sealed epochs of one ledger from `source` to `ledger`."""
+
+    def __init__(self, source: Source, ledger: Ledger, row: LedgerRow) -> None:
+        self._source = source
+        self._ledger = ledger
+        self._row = row
+
+    def drain(
+        self, shard: int, generation: str, sealed: Sealed, *, remains: bool = False, wait: bool = False
+    ) -> Drained:
+        """Commit the sealed epoch if it is next, and publish it. Safe to repeat, by anyone, at any time.
+
+        `remains`: the generation is fenced and about to be replaced; its epochs are taken whatever they follow (rule
+        5). `wait` for another flusher that holds the shard, instead of leaving it to that one. Raises EpochChanged
+        when the epoch is gone, TryAgainError when a server is.
+        """
+        with self._ledger.transaction():
+            held = self._ledger.lock(shard, wait=wait)
+            if held is None:
+                return Drained()
+            counters = self._source.counters(shard, generation, sealed.token)
+            if held == sealed.token:
+                drained, mentioned = Drained(), set(counters)  # committed before, not published (rule 3)
+            elif remains or held == sealed.follows:
+                drained, mentioned = self._commit(shard, generation, sealed, counters)
+            else:
+                return Drained(stuck=True)  # Redis follows something else than Postgres: a new generation (rule 5)
+            totals = self._ledger.totals(mentioned)
+            committed = [(producer, mark.position) for producer, mark in self._ledger.marks(shard).items()]
+        self._source.publish(shard, generation, sealed.token, committed, day_totals(totals))
+        return drained
+
+    def _commit(
+        self, shard: int, generation: str, sealed: Sealed, counters: dict[Counter, Amount]
+    ) -> tuple[Drained, set[Counter]]:
+        epoch = _Epoch(self._ledger.marks(shard))
+        taken: list[tuple[Entry, Batch]] = []
+        for entries in self._source.entries(shard, generation, sealed.token):
+            for entry in entries:
+                self._hear(shard, epoch, entry, taken)
+            if sum(len(batch.events) for _, batch in taken) >= CHUNK_EVENTS:
+                self._insert(shard, epoch, taken)
+                taken = []
+        self._insert(shard, epoch, taken)
+        drained = self._finish(shard, sealed, epoch, counters)
+        return drained, {*counters, *epoch.streamed, *epoch.usage}
+
+    def _hear(self, shard: int, epoch: _Epoch, entry: Entry, taken: list[tuple[Entry, Batch]]) -> None:
+        epoch.entries += 1
+        mark = epoch.marks.get(entry.producer)
+        verdict = judge(entry, mark.position if mark else None)
+        try:
+            batch = decode_batch(entry.record)
+        except msgspec.DecodeError as error:
+            batch = None
+            problem = str(error)
+        if batch is not None:
+            self._fold(epoch, entry, batch)
+        if verdict is Verdict.LEAVE_OUT:
+            epoch.broken = True
+        if verdict is not Verdict.TAKE or mark is None:
+            return
+        if batch is None:
+            events = entry.running.events - mark.running.events
+            nanos = entry.running.nanos - mark.running.nanos
+            sequence = entry.after.sequence
+            self._ledger.quarantine(
+                shard, entry.producer, sequence, "record_invalid", problem, entry.record, events, nanos
+            )
+            epoch.tallies.setdefault(entry.producer, Tally()).add(Outcome.QUARANTINED, events, nanos)
+        else:
+            taken.append((entry, batch))
+            watermark_us = max(batch.watermark_us, epoch.watermarks_us.get(entry.producer, NO_FLOOR_US))
+            epoch.watermarks_us[entry.producer] = watermark_us
+        epoch.marks[entry.producer] = Mark(entry.after, entry.running)
+
+    def _fold(self, epoch: _Epoch, entry: Entry, batch: Batch) -> None:
+        """Count what Redis counted: every event but those that it took for a repeat, under the batch's meters."""
+        revision: Revision = self._ledger.revision(batch.revision)
+        repeats = {*entry.duplicates, *entry.conflicts}
+        events = (event for place, event in enumerate(batch.events) if place not in repeats)
+        revision.fold(events if repeats else batch.events, epoch.streamed)
+
+    def _insert(self, shard: int, epoch: _Epoch, taken: list[tuple[Entry, Batch]]) -> None:
+        wanted: set[bytes] = set()
+        for _, batch in taken:
+            wanted |= claim_keys(batch)
+        court = Court(self._ledger.claims(wanted), self._row.event_floor_us, self._row.claim_floor_us)
+        for entry, batch in taken:
+            court.hear(entry, batch)
+        court.settle(self._ledger.insert(shard, court.candidates))
+        self._ledger.store_claims({key: court.claims[key] for key in court.changed_claims})
+        self._ledger.store_refused(shard, court.items)
+        tally(court.items, epoch.tallies)
+        for item in court.items:
+            if item.outcome is Outcome.INSERTED:
+                self._ledger.revision(item.batch.revision).fold((item.event,), epoch.usage)
+
+    def _finish(self, shard: int, sealed: Sealed, epoch: _Epoch, counters: dict[Counter, Amount]) -> Drained:
+        self._ledger.add_usage(shard, epoch.usage)
+        self._ledger.advance(
+            shard,
+            [
+                Advance(producer, mark, epoch.tallies.get(producer, Tally()), epoch.watermarks_us.get(producer, 0))
+                for producer, mark in epoch.marks.items()
+                if producer in epoch.tallies or producer in epoch.watermarks_us
+            ],
+        )
+        differing = list(_differences(counters, epoch.streamed))
+        for counter in differing:
+            none = Amount()
+            counted, streamed = counters.get(counter, none), epoch.streamed.get(counter, none)
+            self._ledger.record_discrepancy(shard, sealed.token, counter, counted, streamed)
+        if epoch.entries != sealed.entries:
+            epoch.broken = True  # a short read: what is missing can't be told from what never was
+        # Rule 3: the epoch's own token lets the next one follow; a fresh one forces a new generation (rule 5).
+        self._ledger.store_token(shard, random_token() if epoch.broken else sealed.token)
+        outcomes = {outcome: sum(tally_.events[outcome] for tally_ in epoch.tallies.values()) for outcome in Outcome}
+        return Drained(
+            epochs=1,
+            events=outcomes[Outcome.INSERTED],
+            duplicates=outcomes[Outcome.DUPLICATE],
+            conflicts=outcomes[Outcome.CONFLICT],
+            quarantined=outcomes[Outcome.QUARANTINED],
+            discrepancies=len(differing),
+            stuck=epoch.broken,
+        )
+
+
+def _differences(counted: dict[Counter, Amount], streamed: dict[Counter, Amount]) -> Iterable[Counter]:
+    for counter in counted.keys() | streamed.keys():
+        there, wanted = counted.get(counter, Amount()), streamed.get(counter, Amount())
+        if (there.nanos, there.events) != (wanted.nanos, wanted.events):
+            yield counter

@@ -1,0 +1,53 @@
+"""Removes the keys of generations that were replaced, once nobody can still be reading them (rule 5)."""
+
+import time
+from typing import Final
+
+from flusher.source import Source
+from sidecar.contract import keys
+
+GRACE_S: Final = 600.0
+INTERVAL_S: Final = 30.0
+SCAN_COUNT: Final = 1_000
+SCANS_PER_CLEANING: Final = 100
+
+
+class Janitor:
+    """Looks through all keys a little at a time and unlinks what belongs to no open generation for `grace_s`."""
+
+    def __init__(self, source: Source, grace_s: float = GRACE_S, interval_s: float = INTERVAL_S) -> None:
+        self._source = source
+        self._grace_s = grace_s
+        self._interval_s = interval_s
+        self._cursor = b"0"
+        self._cleaned_at = time.monotonic()
+        self._strange_since: dict[tuple[int, str], float] = {}
+
+    def clean(self) -> int:
+        """Go on with the scan if it is time; return how many keys were unlinked."""
+        now_s = time.monotonic()
+        if now_s - self._cleaned_at < self._interval_s:
+            return 0
+        self._cleaned_at = now_s
+        removed = 0
+        current: dict[int, str | None] = {}
+        for _ in range(SCANS_PER_CLEANING):
+            self._cursor, names = self._source.command("SCAN", self._cursor, "MATCH", "{t*", "COUNT", SCAN_COUNT)
+            old = [name for name in names if self._is_old(name, current, now_s)]
+            if old:
+                removed += int(self._source.command("UNLINK", *old))
+            if self._cursor in {b"0", 0}:
+                break
+        return removed
+
+    def _is_old(self, name: bytes, current: dict[int, str | None], now_s: float) -> bool:
+        found = keys.generation_of(name)
+        if found is None:
+            return False
+        shard, generation = found
+        if shard not in current:
+            current[shard] = self._source.state(shard).generation
+        if current[shard] in {None, generation}:
+            self._strange_since.pop(found, None)
+            return False
+        return now_s - self._strange_since.setdefault(found, now_s) >= self._grace_s

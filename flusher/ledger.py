@@ -1,0 +1,347 @@
+"""The Postgres shell of the drain: each method is a statement or two, all inside the transaction of one epoch."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg.rows import TupleRow
+from psycopg.types.multirange import Multirange
+
+from flusher.database import connect
+from flusher.law import NO_FLOOR_US, ClaimState, Item, Outcome, Tally
+from flusher.partitions import ensure_partitions
+from flusher.sql import query
+from sidecar.contract.codec import Position, Running
+from sidecar.contract.codes import TaximeterError, TryAgainError
+from sidecar.contract.event import Event
+from sidecar.contract.meters import Amount, Counter, Revision, canonical_dimensions, decode_revision
+from sidecar.contract.units import format_units, from_decimal, to_decimal
+
+TOTALS_CHUNK: Final = 20_000
+_STAGED_TYPES: Final = (
+    "int4", "int8", "bytea", "bytea", "int4", "int8", "text", "text", "text", "text", "text", "text",
+)  # fmt: skip
+
+
+class LedgerRow(NamedTuple):
+    """The ledger: its id, its shards, and the floors in microseconds since the epoch (rule 15)."""
+
+    id: str
+    shards: int
+    event_floor_us: int
+    claim_floor_us: int
+
+
+@dataclass(slots=True)
+class Mark:
+    """How far a producer has been taken on a shard, and its running count there."""
+
+    position: Position
+    running: Running
+
+
+class Advance(NamedTuple):
+    """What a transaction adds to a producer's position."""
+
+    producer: str
+    mark: Mark
+    tally: Tally
+    watermark_us: int
+
+
+def unavailable(error: psycopg.Error) -> TryAgainError:
+    """Return the error that says that Postgres could not do it now."""
+    lines = str(error).strip().splitlines()
+    return TryAgainError("database_unavailable", f"PostgreSQL: {lines[0] if lines else type(error).__name__}")
+
+
+class Ledger:
+    """A connection to the ledger. One transaction at a time: `with ledger.transaction(): ...`."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._connection = connect(url)
+        self._revisions: dict[int, Revision] = {}
+        self._months: set[str] = set()
+        with self.transaction():
+            self._connection.execute(query("create_staged"))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def reconnect(self) -> None:
+        """Connect anew if the connection is gone. Raises TryAgainError `database_unavailable`."""
+        if self._connection.closed or self._connection.broken:
+            self._connection.close()
+            self._connection = connect(self._url)
+            with self.transaction():
+                self._run("create_staged")
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what happens inside, or nothing of it.
+
+        Raises TryAgainError `database_unavailable` where Postgres refuses or is gone: the whole may be repeated.
+        """
+        try:
+            with self._connection.transaction():
+                yield
+        except psycopg.errors.CheckViolation as error:
+            raise TaximeterError("invariant_broken", f"the ledger refuses what does not add up: {error}") from error
+        except psycopg.Error as error:
+            raise unavailable(error) from error
+
+    def _rows(self, name: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> list[TupleRow]:
+        return self._connection.execute(query(name), parameters).fetchall()
+
+    def _run(self, name: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> None:
+        self._connection.execute(query(name), parameters)
+
+    # -- the ledger and its producers -----------------------------------------------------------------------------
+
+    def read(self) -> LedgerRow:
+        """Return the ledger's row. Raises TaximeterError `schema_outdated` where there is none."""
+        rows = self._rows("read_ledger")
+        if not rows:
+            raise TaximeterError("schema_outdated", "the database holds no ledger; run `taximeter migrate`")
+        identifier, shards, event_floor, claim_floor = rows[0]
+        floors = (NO_FLOOR_US if floor is None else floor for floor in (event_floor, claim_floor))
+        return LedgerRow(identifier, shards, *floors)
+
+    def revisions(self, after: int = -1) -> dict[int, str]:
+        """Return the meters of the revisions behind `after`, as JSON text."""
+        return dict(self._rows("read_revisions", (after,)))
+
+    def users_of_other_customers(self) -> dict[str, str]:
+        """Return the users whose customer has another id."""
+        return dict(self._rows("read_users_of_other_customers"))
+
+    def revision(self, number: int) -> Revision:
+        """Return the meters that a batch was counted under. Raises TaximeterError `codec_unknown` for no known one."""
+        if number not in self._revisions:
+            for found, meters in self.revisions(max(self._revisions, default=-1)).items():
+                self._revisions[found] = decode_revision(found, meters)
+        if number not in self._revisions:
+            raise TaximeterError("codec_unknown", f"a batch names revision {number} of the meters, which is not known")
+        return self._revisions[number]
+
+    def register(self, producer: str, host: str, zeros: Sequence[Position]) -> bool:
+        """Make a producer known with its zero position on every shard; False when it is known already (rule 6)."""
+        if not self._rows("register_producer", (producer, host)):
+            return False
+        for shard, zero in enumerate(zeros):
+            self._run("register_position", (producer, shard, zero.digest))
+        return True
+
+    def open_positions(self, shard: int) -> list[tuple[str, Position]]:
+        """Return the positions of the producers that are not retired."""
+        return [
+            (name, Position(sequence, digest)) for name, sequence, digest in self._rows("read_open_positions", (shard,))
+        ]
+
+    # -- the shard --------------------------------------------------------------------------------------------------
+
+    def token(self, shard: int) -> str:
+        """Return the token of the last committed epoch, without a lock."""
+        return str(self._rows("read_token", (shard,))[0][0])
+
+    def lock(self, shard: int, *, wait: bool) -> str | None:
+        """Return the token, and hold the shard until the transaction ends; None if another has it and not `wait`."""
+        rows = self._rows("lock_shard" if wait else "lock_shard_if_free", (shard,))
+        return str(rows[0][0]) if rows else None
+
+    def store_token(self, shard: int, token: str) -> None:
+        """Let the transaction commit the epoch with this token."""
+        self._run("store_token", (token, shard))
+
+    def marks(self, shard: int) -> dict[str, Mark]:
+        """Return how far every producer has been taken on the shard."""
+        return {
+            producer: Mark(Position(sequence, digest), Running(events, from_decimal(units)))
+            for producer, sequence, digest, events, units in self._rows("read_positions", (shard,))
+        }
+
+    def advance(self, shard: int, advances: Iterable[Advance]) -> None:
+        """Move producers on. The transaction fails unless every event is accounted for (rule 11)."""
+        for producer, mark, tally, watermark_us in advances:
+            outcomes: dict[str, Any] = {}
+            for outcome in Outcome:
+                outcomes[f"{outcome.value}_events"] = tally.events[outcome]
+                outcomes[f"{outcome.value}_units"] = to_decimal(tally.nanos[outcome])
+            known = {
+                "producer": producer,
+                "shard": shard,
+                "sequence": mark.position.sequence,
+                "digest": mark.position.digest,
+                "events": mark.running.events,
+                "units": to_decimal(mark.running.nanos),
+                "watermark_us": watermark_us,
+            }
+            self._run("advance_position", known | outcomes)
+
+    # -- events -----------------------------------------------------------------------------------------------------
+
+    def claims(self, wanted: Iterable[bytes]) -> dict[bytes, ClaimState]:
+        """Return the claims with these keys that there are."""
+        names = list(wanted)
+        if not names:
+            return {}
+        return {
+            key: ClaimState(digest, None if covered is None else _indices(covered), 0)
+            for key, digest, covered in self._rows("read_claims", (names,))
+        }
+
+    def store_claims(self, claims: Mapping[bytes, ClaimState]) -> None:
+        """Store new claims, and what older ones cover by now."""
+        if claims:
+            states = list(claims.values())
+            covered = [None if state.covered is None else _ranges(state.covered) for state in states]
+            digests = [state.digest for state in states]
+            self._run("upsert_claims", (list(claims), digests, covered, [state.accepted_at_us for state in states]))
+
+    def insert(self, shard: int, candidates: Mapping[tuple[int, bytes], Item]) -> dict[tuple[int, bytes], bytes]:
+        """Insert events; return the fingerprints of those that were there."""
+        if not candidates:
+            return {}
+        self._ensure_months(time_us for time_us, _ in candidates)
+        places = list(candidates)
+        with self._connection.cursor() as cursor:
+            cursor.execute(query("clear_staged"))
+            with cursor.copy(query("copy_staged")) as copy:
+                copy.set_types(_STAGED_TYPES)
+                for place, item in enumerate(candidates.values()):
+                    copy.write_row(_staged(place, item))
+            cursor.execute(query("insert_staged"), {"shard": shard})
+            there = [places[place] for (place,) in cursor.fetchall()]
+        if not there:
+            return {}
+        times, wanted = [time_us for time_us, _ in there], [key for _, key in there]
+        found = {
+            (time, key): fingerprint for time, key, fingerprint in self._rows("read_fingerprints", (times, wanted))
+        }
+        if len(found) != len(there):
+            raise TaximeterError("invariant_broken", "an event was neither inserted nor found")
+        return found
+
+    def _ensure_months(self, times_us: Iterable[int]) -> None:
+        months = {datetime.fromtimestamp(time_us // 1_000_000, UTC).strftime("%Y%m") for time_us in times_us}
+        if not months <= self._months:
+            self._months = ensure_partitions(self._url, months)
+
+    def store_refused(self, shard: int, items: Iterable[Item]) -> None:
+        """Keep conflicts for the operator, and what can't be counted in quarantine."""
+        for item in items:
+            if item.outcome is Outcome.CONFLICT:
+                self._run("insert_conflict", _conflict(shard, item))
+            elif item.outcome is Outcome.QUARANTINED:
+                event, entry = item.event, item.entry
+                detail = f"event of {event.user_id} at {event.time_us} us"
+                self.quarantine(
+                    shard, entry.producer, entry.after.sequence, item.reason, detail, entry.record, 1, event.nanos
+                )
+
+    def quarantine(
+        self, shard: int, producer: str, sequence: int, reason: str, detail: str, record: bytes, events: int, nanos: int
+    ) -> None:
+        """Keep what was accepted and can't be counted."""
+        self._run(
+            "insert_quarantine",
+            (producer, shard, sequence, reason, detail[:2000], record, events, to_decimal(nanos)),
+        )
+
+    # -- usage ------------------------------------------------------------------------------------------------------
+
+    def add_usage(self, shard: int, counters: Mapping[Counter, Amount]) -> None:
+        """Add to the usage of counters."""
+        ordered = sorted(counters)
+        for first in range(0, len(ordered), TOTALS_CHUNK):
+            chunk = ordered[first : first + TOTALS_CHUNK]
+            units = [to_decimal(counters[counter].nanos) for counter in chunk]
+            events = [counters[counter].events for counter in chunk]
+            self._run("upsert_usage", {"shard": shard, "units": units, "events": events} | _columns(chunk))
+
+    def totals(self, counters: Iterable[Counter]) -> dict[Counter, Amount]:
+        """Return the usage of counters by now."""
+        ordered = list(counters)
+        found: dict[Counter, Amount] = {}
+        for first in range(0, len(ordered), TOTALS_CHUNK):
+            for row in self._rows("read_totals", _columns(ordered[first : first + TOTALS_CHUNK])):
+                found[Counter(*row[:4])] = Amount(from_decimal(Decimal(row[4])), row[5])
+        return found
+
+    def each_total(self, shard: int, since: datetime, take: Callable[[dict[Counter, Amount]], None]) -> None:
+        """Give the usage of a shard from `since` on to `take`, in chunks."""
+        with self._connection.cursor(name="all_totals") as cursor:
+            cursor.itersize = TOTALS_CHUNK
+            cursor.execute(query("read_all_totals"), (shard, since))
+            while rows := cursor.fetchmany(TOTALS_CHUNK):
+                take({_counter(row): Amount(from_decimal(Decimal(row[4])), row[5]) for row in rows})
+
+    def record_discrepancy(self, shard: int, epoch: str, counter: Counter, counted: Amount, streamed: Amount) -> None:
+        """Record a counter on which Redis's counters and its stream disagree (rule 9)."""
+        self._run(
+            "insert_discrepancy",
+            (shard, epoch, counter.user_id, counter.meter, counter.dimensions, counter.window)
+            + (to_decimal(counted.nanos), counted.events, to_decimal(streamed.nanos), streamed.events),
+        )
+
+
+def _counter(row: TupleRow) -> Counter:
+    # jsonb writes spaces that the canonical text of the contract does not have.
+    return Counter(row[0], row[1], row[2], canonical_dimensions(row[3]))
+
+
+def _columns(counters: Sequence[Counter]) -> dict[str, list[Any]]:
+    return {
+        "users": [counter.user_id for counter in counters],
+        "meters": [counter.meter for counter in counters],
+        "dimensions": [counter.dimensions for counter in counters],
+        "windows": [counter.window for counter in counters],
+    }
+
+
+def _staged(place: int, item: Item) -> tuple[Any, ...]:
+    event: Event = item.event
+    return (
+        place,
+        event.time_us,
+        event.key,
+        event.fingerprint,
+        item.batch.revision,
+        item.batch.accepted_at_us,
+        event.user_id,
+        event.source,
+        event.id,
+        event.event_type,
+        str(event.units),
+        event.properties,
+    )
+
+
+def _conflict(shard: int, item: Item) -> tuple[Any, ...]:
+    event, entry = item.event, item.entry
+    reason = item.reason
+    return (
+        (event.time_us, event.key, event.fingerprint, item.batch.accepted_at_us, entry.producer, shard)
+        + (entry.after.sequence, reason, event.user_id, event.source, event.id, event.event_type)
+        + (format_units(event.nanos), event.properties)
+    )
+
+
+def _indices(covered: Multirange[int]) -> set[int]:
+    return {index for span in covered for index in range(span.lower or 0, span.upper or 0)}
+
+
+def _ranges(indices: Iterable[int]) -> str:
+    spans: list[list[int]] = []
+    for index in sorted(indices):
+        if spans and spans[-1][1] == index:
+            spans[-1][1] = index + 1
+        else:
+            spans.append([index, index + 1])
+    return "{" + ",".join(f"[{low},{high})" for low, high in spans) + "}"

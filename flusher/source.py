@@ -1,0 +1,287 @@
+"""The Redis shell: what the flusher reads from a shard and writes to it. Every script may be repeated."""
+
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisError
+from redis.retry import Retry
+
+from flusher.entry import Entry, decode_entry
+from sidecar.contract import keys, scripts
+from sidecar.contract.codec import Position, decode_position
+from sidecar.contract.codes import TaximeterError, TryAgainError
+from sidecar.contract.meters import Amount, Counter
+from sidecar.contract.scripts import Call, DayTotals
+from sidecar.contract.units import join
+
+TIMEOUT_S: Final = 15
+CHUNK_ENTRIES: Final = 32
+CHUNK_FIELDS: Final = 4_000
+STAGED_TTL_S: Final = 3_600
+STAGE_KEYS: Final = 500
+VERSION_MIN: Final = (7, 0)
+
+
+class EpochChanged(TryAgainError):
+    """Another flusher went on with the shard meanwhile; the next cycle sees what is there."""
+
+    def __init__(self) -> None:
+        super().__init__("epoch_changed", "the epoch changed while it was read")
+
+
+class Sealed(NamedTuple):
+    """A sealed epoch: its token, the token that it follows, and how many entries it has."""
+
+    token: str
+    follows: str
+    entries: int
+
+
+@dataclass(frozen=True)
+class ShardState:
+    """The state of a shard in Redis. `generation` is None where there is none; `sealed` where no epoch is sealed."""
+
+    ledger: str | None = None
+    shards: int | None = None
+    generation: str | None = None
+    fenced: bool = False
+    token: str | None = None
+    sealed: Sealed | None = None
+    positions: Mapping[str, Position] = field(default_factory=dict)
+    committed: Mapping[str, Position] = field(default_factory=dict)
+
+
+class Inspection(NamedTuple):
+    """Everything of a shard that is not in Postgres yet, at one moment."""
+
+    state: ShardState
+    entries: list[Entry]
+    counters: dict[Counter, Amount]
+
+
+def random_token() -> str:
+    """Return a token that nobody else has."""
+    return secrets.token_hex(8)
+
+
+def random_generation() -> str:
+    """Return the name of a generation that nobody else has."""
+    return secrets.token_urlsafe(6)
+
+
+class Source:
+    """A client of one Redis. Raises TryAgainError `redis_unavailable` from every method when it does not answer."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.Redis.from_url(
+            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0), protocol=2
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    def command(self, *arguments: Any) -> Any:
+        """Run one command that may be repeated."""
+        try:
+            return cast("Any", self._redis).execute_command(*arguments)
+        except (RedisError, OSError) as error:
+            raise TryAgainError("redis_unavailable", f"Redis does not answer: {error}") from error
+
+    def run(self, call: Call) -> Any:
+        """Run a script that may be repeated."""
+        arguments: tuple[Any, ...] = (*call.keys, *call.args)
+        try:
+            try:
+                return self._redis.evalsha(call.script.sha1, len(call.keys), *arguments)
+            except NoScriptError:
+                return self._redis.eval(call.script.text.decode(), len(call.keys), *arguments)
+        except (RedisError, OSError) as error:
+            raise TryAgainError("redis_unavailable", f"Redis does not answer: {error}") from error
+
+    def check_suitable(self) -> None:
+        """Raise TaximeterError `redis_unsuitable` for a server that may evict usage, or is too old."""
+        memory = cast("dict[str, Any]", self.command("INFO", "memory"))
+        policy = str(memory.get("maxmemory_policy", "noeviction"))
+        if policy != "noeviction":
+            raise TaximeterError(
+                "redis_unsuitable", f"maxmemory-policy: expected noeviction, got {policy}; it would evict usage"
+            )
+        server = cast("dict[str, Any]", self.command("INFO", "server"))
+        version = str(server.get("redis_version", "0.0"))
+        if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN:
+            raise TaximeterError("redis_unsuitable", f"Redis: expected version 7.0 or newer, got {version}")
+
+    # -- a shard ------------------------------------------------------------------------------------------------
+
+    def state(self, shard: int) -> ShardState:
+        """Return the shard's state."""
+        return _state(self.command("HGETALL", keys.state(shard)))
+
+    def seal(self, shard: int, generation: str) -> Sealed | None:
+        """Seal the open epoch, or return the one that is sealed already; None where nothing came.
+
+        Raises EpochChanged when another generation is open.
+        """
+        reply = self.run(scripts.seal(shard, generation, random_token()))
+        if reply[0] == b"generation":
+            raise EpochChanged
+        return None if reply[0] == b"empty" else Sealed(reply[1].decode(), reply[2].decode(), int(reply[3]))
+
+    def entries(self, shard: int, generation: str, token: str) -> Iterator[list[Entry]]:
+        """Yield the entries of the sealed epoch in chunks. Raises EpochChanged when it is no longer sealed."""
+        after = "-"
+        while True:
+            reply = self.run(scripts.read_entries(shard, generation, token, after, CHUNK_ENTRIES))
+            if reply[0] != b"ok":
+                raise EpochChanged
+            if not reply[1]:
+                return
+            yield [decode_entry(identifier, fields) for identifier, fields in reply[1]]
+            after = reply[1][-1][0].decode()
+
+    def counters(self, shard: int, generation: str, token: str) -> dict[Counter, Amount]:
+        """Return the counters of the sealed epoch. Raises EpochChanged when it is no longer sealed."""
+        flat: dict[bytes, bytes] = {}
+        cursor = "0"
+        while True:
+            reply = self.run(scripts.read_counters(shard, generation, token, cursor, CHUNK_FIELDS))
+            if reply[0] != b"ok":
+                raise EpochChanged
+            flat.update(zip(reply[2][::2], reply[2][1::2], strict=True))
+            cursor = reply[1].decode()
+            if cursor == "0":
+                return decode_counters(flat)
+
+    def publish(
+        self,
+        shard: int,
+        generation: str,
+        token: str,
+        committed: Sequence[tuple[str, Position]],
+        totals: Sequence[DayTotals],
+    ) -> None:
+        """Say that the sealed epoch is committed; nothing happens when another one is sealed by now."""
+        self.run(scripts.publish(shard, generation, token, committed, totals))
+
+    def fence(self, shard: int, generation: str) -> None:
+        """Stop ingest into a generation. Raises EpochChanged when another one is open."""
+        if self.run(scripts.fence(shard, generation))[0] != b"fenced":
+            raise EpochChanged
+
+    def stage_state(
+        self, shard: int, generation: str, ledger: str, shards: int, positions: Sequence[tuple[str, Position]]
+    ) -> None:
+        """Write the state of a generation under its own name, to be opened by `swap`."""
+        fields: list[str | int] = ["ledger", ledger, "shards", shards, "generation", generation]
+        for producer, position in positions:
+            text = position.encode()
+            fields += (keys.position_field(producer), text, keys.committed_field(producer), text)
+        name = keys.staged_state(shard, generation)
+        self.command("HSET", name, *fields)
+        self.command("EXPIRE", name, STAGED_TTL_S)
+
+    def stage_totals(self, shard: int, generation: str, totals: Sequence[DayTotals]) -> None:
+        """Write totals under a generation's name, before it is opened."""
+        try:
+            for first in range(0, len(totals), STAGE_KEYS):
+                pipeline = self._redis.pipeline(transaction=False)
+                for day in totals[first : first + STAGE_KEYS]:
+                    name = keys.totals(shard, generation, day.user_id, day.day)
+                    pipeline.hset(name, mapping=cast("Any", day.fields))
+                    pipeline.expireat(name, day.expires_at_s)
+                pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise TryAgainError("redis_unavailable", f"Redis does not answer: {error}") from error
+
+    def swap(self, shard: int, observed: str | None, generation: str, token: str) -> None:
+        """Open a staged generation. Raises EpochChanged when the shard is no longer as observed."""
+        if self.run(scripts.swap(shard, observed or "", generation, token))[0] != b"swapped":
+            raise EpochChanged
+
+    def register(self, shard: int, generation: str, producer: str, zero: Position) -> None:
+        """Let a producer start on the shard, unless another generation is open: its opening did."""
+        self.run(scripts.register(shard, generation, producer, zero))
+
+    def inspect(self, shard: int) -> Inspection:
+        """Return everything of the shard that is not in Postgres yet. Raises EpochChanged after many changes."""
+        generation, sealed = "none", ""
+        for _ in range(20):
+            reply = self.run(scripts.inspect(shard, generation, sealed))
+            if reply[0] == b"ok":
+                state = _state(reply[1])
+                entries = [decode_entry(identifier, fields) for identifier, fields in [*reply[4], *reply[2]]]
+                counters = decode_counters(_pairs(reply[5]))
+                for counter, amount in decode_counters(_pairs(reply[3])).items():
+                    counters.setdefault(counter, Amount()).add(amount.nanos, amount.events)
+                return Inspection(state, entries, counters)
+            generation, sealed = reply[1].decode(), reply[2].decode()
+            if not generation:
+                return Inspection(ShardState(), [], {})
+        raise EpochChanged
+
+    # -- what every sidecar has to know -------------------------------------------------------------------------
+
+    def ledger_fields(self) -> dict[str, str]:
+        """Return what the sidecars are told: ledger, shards, revision and floors."""
+        return {name.decode(): value.decode() for name, value in _pairs(self.command("HGETALL", keys.LEDGER)).items()}
+
+    def tell_ledger(self, fields: Mapping[str, str], revisions: Mapping[int, str], users: Mapping[str, str]) -> None:
+        """Tell the sidecars of the ledger, after every revision of the meters and the users of other customers."""
+        for number, meters in revisions.items():
+            self.command("HSET", keys.METERS, number, meters)
+        self.command("DEL", keys.USERS)
+        for user_id, customer in users.items():
+            self.command("HSET", keys.USERS, user_id, customer)
+        self.command("HSET", keys.LEDGER, *(part for pair in fields.items() for part in pair))
+
+    def asking(self) -> dict[str, dict[str, str]]:
+        """Return the producers that ask to be registered, with what they say of themselves."""
+        said = _pairs(self.command("HGETALL", keys.ASKING))
+        return {producer.decode(): msgspec.json.decode(value, type=dict[str, str]) for producer, value in said.items()}
+
+    def answered(self, producer: str) -> None:
+        """Note that a producer is registered."""
+        self.command("HDEL", keys.ASKING, producer)
+
+
+def _pairs(flat: Any) -> dict[bytes, bytes]:
+    if isinstance(flat, dict):
+        return flat
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _state(reply: Any) -> ShardState:
+    fields = {name.decode(): value.decode() for name, value in _pairs(reply).items()}
+    sealed = None
+    if "sealed" in fields:
+        sealed = Sealed(fields["sealed"], fields.get("follows", ""), int(fields.get("entries", "0")))
+    return ShardState(
+        ledger=fields.get("ledger"),
+        shards=int(fields["shards"]) if "shards" in fields else None,
+        generation=fields.get("generation"),
+        fenced="fence" in fields,
+        token=fields.get("token"),
+        sealed=sealed,
+        positions={name[2:]: decode_position(text) for name, text in fields.items() if name.startswith("p:")},
+        committed={name[2:]: decode_position(text) for name, text in fields.items() if name.startswith("c:")},
+    )
+
+
+def decode_counters(flat: Mapping[bytes, bytes]) -> dict[Counter, Amount]:
+    """Return the counters whose limbs these fields hold; those that came to nothing are left out."""
+    limbs: dict[str, dict[str, int]] = {}
+    for name, value in flat.items():
+        stem, _, suffix = name.decode().rpartition(keys.SEPARATOR)
+        limbs.setdefault(stem, {})[suffix] = int(value)
+    counters: dict[Counter, Amount] = {}
+    for stem, parts in limbs.items():
+        amount = Amount(join(parts.get("0", 0), parts.get("1", 0), parts.get("2", 0)), parts.get("n", 0))
+        if amount.nanos or amount.events:
+            counters[keys.decode_counter_field(stem)] = amount
+    return counters

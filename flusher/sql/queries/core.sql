@@ -1,0 +1,184 @@
+-- name: read_ledger
+-- The ledger's one row.
+SELECT id, shards,
+       CASE WHEN event_floor = '-infinity' THEN NULL ELSE (extract(epoch FROM event_floor) * 1000000)::bigint END,
+       CASE WHEN claim_floor = '-infinity' THEN NULL ELSE (extract(epoch FROM claim_floor) * 1000000)::bigint END
+FROM ledger
+
+-- name: read_token
+-- The token of the last committed epoch of a shard, without a lock: to see whether Redis matches.
+SELECT token FROM shards WHERE shard = %s
+
+-- name: lock_shard
+-- The same, and the right to commit an epoch of the shard until the end of the transaction (rule 3).
+SELECT token FROM shards WHERE shard = %s FOR UPDATE
+
+-- name: lock_shard_if_free
+-- The same; no row when another flusher has it.
+SELECT token FROM shards WHERE shard = %s FOR UPDATE SKIP LOCKED
+
+-- name: store_token
+-- The token of the epoch that this transaction commits.
+UPDATE shards SET token = %s, committed_at = now() WHERE shard = %s
+
+-- name: read_positions
+-- How far the producers have been taken on a shard.
+SELECT producer, sequence, digest, events, units FROM positions WHERE shard = %s
+
+-- name: read_open_positions
+-- The same, of the producers that are not retired.
+SELECT producer, sequence, digest
+FROM positions JOIN producers USING (producer)
+WHERE shard = %s AND retired_at IS NULL
+ORDER BY producer
+
+-- name: advance_position
+-- Move a producer on along its chain. The row's constraint refuses what does not add up (rule 11).
+UPDATE positions SET
+    sequence = %(sequence)s, digest = %(digest)s, events = %(events)s, units = %(units)s,
+    inserted_events = inserted_events + %(inserted_events)s, inserted_units = inserted_units + %(inserted_units)s,
+    duplicate_events = duplicate_events + %(duplicate_events)s, duplicate_units = duplicate_units + %(duplicate_units)s,
+    conflict_events = conflict_events + %(conflict_events)s, conflict_units = conflict_units + %(conflict_units)s,
+    quarantined_events = quarantined_events + %(quarantined_events)s,
+    quarantined_units = quarantined_units + %(quarantined_units)s,
+    watermark = greatest(watermark, 'epoch'::timestamptz + %(watermark_us)s * interval '1 microsecond')
+WHERE producer = %(producer)s AND shard = %(shard)s
+
+-- name: register_producer
+-- Make a producer known. No row when it is known already.
+INSERT INTO producers (producer, host) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING producer
+
+-- name: register_position
+-- Its zero position on a shard, with the time of this clock as its first watermark (rule 6).
+INSERT INTO positions (producer, shard, sequence, digest, events, units, watermark) VALUES (%s, %s, 0, %s, 0, 0, now())
+
+-- name: read_revisions
+-- The meters under every revision.
+SELECT revision, meters::text FROM revisions WHERE revision > %s ORDER BY revision
+
+-- name: read_users_of_other_customers
+-- The users whose customer has another id, for live reads.
+SELECT user_id, customer FROM customer_users WHERE user_id <> customer
+
+-- name: read_claims
+-- Claims that may be met again.
+SELECT claim_key, digest, covered FROM claims WHERE claim_key = ANY(%s)
+
+-- name: upsert_claims
+-- New claims, and the indices that older ones cover by now.
+INSERT INTO claims (claim_key, digest, covered, accepted_at)
+SELECT key, digest, covered::int4multirange, 'epoch'::timestamptz + accepted_us * interval '1 microsecond'
+FROM unnest(%s::bytea[], %s::bytea[], %s::text[], %s::bigint[]) AS new (key, digest, covered, accepted_us)
+ON CONFLICT (claim_key) DO UPDATE SET covered = EXCLUDED.covered
+
+-- name: create_staged
+-- Where a chunk of events is copied to before it is compared with what is there. Lives as long as the connection.
+CREATE TEMPORARY TABLE IF NOT EXISTS staged (
+    place       integer NOT NULL,
+    time_us     bigint  NOT NULL,
+    event_key   bytea   NOT NULL,
+    fingerprint bytea   NOT NULL,
+    revision    integer NOT NULL,
+    received_us bigint  NOT NULL,
+    user_id     text    NOT NULL,
+    source      text    NOT NULL,
+    id          text,
+    event_type  text    NOT NULL,
+    units       text    NOT NULL,
+    properties  text    NOT NULL
+) ON COMMIT DELETE ROWS
+
+-- name: clear_staged
+-- Room for the next chunk.
+TRUNCATE staged
+
+-- name: copy_staged
+-- The chunk.
+COPY staged FROM STDIN (FORMAT BINARY)
+
+-- name: insert_staged
+-- Insert what is not there, in the order of the places; answer the places of what is (the law, design 2.2).
+WITH added AS (
+    INSERT INTO events (event_time, event_key, fingerprint, shard, revision, received_at, user_id, source, id,
+                        event_type, units, properties)
+    SELECT 'epoch'::timestamptz + time_us * interval '1 microsecond', event_key, fingerprint, %(shard)s, revision,
+           'epoch'::timestamptz + received_us * interval '1 microsecond', user_id, source, id, event_type,
+           units::numeric, nullif(properties, '')::jsonb
+    FROM staged
+    ON CONFLICT DO NOTHING
+    RETURNING event_time, event_key
+)
+SELECT staged.place
+FROM staged LEFT JOIN added
+    ON added.event_key = staged.event_key
+    AND added.event_time = 'epoch'::timestamptz + staged.time_us * interval '1 microsecond'
+WHERE added.event_key IS NULL
+
+-- name: read_fingerprints
+-- The fingerprints of events that are there, each looked up by its key alone.
+SELECT wanted.time_us, wanted.event_key, found.fingerprint
+FROM unnest(%s::bigint[], %s::bytea[]) AS wanted (time_us, event_key)
+CROSS JOIN LATERAL (
+    SELECT fingerprint FROM events
+    WHERE event_time = 'epoch'::timestamptz + wanted.time_us * interval '1 microsecond'
+      AND events.event_key = wanted.event_key
+) AS found
+
+-- name: upsert_usage
+-- Add to the usage of counters; only what was inserted is ever added.
+INSERT INTO usage AS old (shard, user_id, meter, dimensions, window_start, units, events)
+SELECT %(shard)s, user_id, meter, dimensions::jsonb, 'epoch'::timestamptz + win * interval '15 minutes', units, events
+FROM unnest(%(users)s::text[], %(meters)s::text[], %(dimensions)s::text[], %(windows)s::bigint[],
+            %(units)s::numeric[], %(events)s::bigint[]) AS new (user_id, meter, dimensions, win, units, events)
+ON CONFLICT (user_id, meter, window_start, dimensions)
+DO UPDATE SET units = old.units + EXCLUDED.units, events = old.events + EXCLUDED.events
+
+-- name: read_totals
+-- The usage of counters by now, absolute.
+SELECT wanted.user_id, wanted.meter, wanted.win, wanted.dimensions, usage.units::text, usage.events
+FROM unnest(%(users)s::text[], %(meters)s::text[], %(dimensions)s::text[], %(windows)s::bigint[])
+    AS wanted (user_id, meter, dimensions, win)
+JOIN usage ON usage.user_id = wanted.user_id AND usage.meter = wanted.meter
+    AND usage.window_start = 'epoch'::timestamptz + wanted.win * interval '15 minutes'
+    AND usage.dimensions = wanted.dimensions::jsonb
+
+-- name: read_all_totals
+-- The usage of a shard from a time on, for a new generation.
+SELECT user_id, meter, (extract(epoch FROM window_start) / 900)::bigint, dimensions::text, units::text, events
+FROM usage WHERE shard = %s AND window_start >= %s
+
+-- name: insert_conflict
+-- An event that is not counted because its identity was taken, kept for the operator.
+INSERT INTO event_conflicts (event_time, event_key, fingerprint, received_at, producer, shard, sequence, reason,
+                             user_id, source, id, event_type, units, properties)
+VALUES ('epoch'::timestamptz + %s * interval '1 microsecond', %s, %s,
+        'epoch'::timestamptz + %s * interval '1 microsecond', %s, %s, %s, %s, %s, %s, %s, %s, %s, nullif(%s, '')::jsonb)
+
+-- name: insert_quarantine
+-- What was accepted and can't be counted, as it came.
+INSERT INTO quarantine (producer, shard, sequence, reason, detail, record, events, units)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+
+-- name: insert_discrepancy
+-- A counter on which Redis's counters and its stream disagree (rule 9).
+INSERT INTO discrepancies (shard, epoch, user_id, meter, dimensions, window_start, counter_units, counter_events,
+                           stream_units, stream_events)
+VALUES (%s, %s, %s, %s, %s::jsonb, 'epoch'::timestamptz + %s * interval '15 minutes', %s, %s, %s, %s)
+
+-- name: list_partitions
+-- The months that events has partitions for.
+SELECT substr(relname, length('events_') + 1)
+FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
+WHERE inhparent = 'events'::regclass
+
+-- name: lock_partitions
+-- One maker of partitions at a time.
+SELECT pg_advisory_xact_lock(7386133)
+
+-- name: create_partition
+-- A month of events, made beside the table and attached, so that nobody who inserts is blocked.
+CREATE TABLE {table} (LIKE events INCLUDING ALL)
+
+-- name: attach_partition
+-- The second half.
+ALTER TABLE events ATTACH PARTITION {table} FOR VALUES FROM ({start}) TO ({end})
