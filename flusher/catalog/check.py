@@ -1,7 +1,6 @@
 """Rules over several entries: names that refer to others, users, and subscriptions that price one meter twice."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 
 from flusher.catalog.model import Catalog, Subscription
 from flusher.catalog.plan_reader import PRICES_MAX
@@ -22,7 +21,7 @@ def check_together(
     _check_meters_named(report, tables["plans"], paths, merged)
     _check_plans_named(report, tables["subscriptions"], paths, merged)
     _check_users(report, tables["customers"], paths, read, merged)
-    _check_customers_implied(report, paths, read, merged)
+    _check_customers_implied(report, paths, merged)
     _check_priced_once(report, paths, merged)
 
 
@@ -74,17 +73,19 @@ def _check_users(report: Report, customers: Iterable[Table], paths: Paths, read:
                 report.add(place, f"user {shown(user)} is customer {shown(other)}'s; a user has one customer")
 
 
-def _check_customers_implied(report: Report, paths: Paths, read: Catalog, merged: Catalog) -> None:
+def _check_customers_implied(report: Report, paths: Paths, merged: Catalog) -> None:
     """Note a subscription of a customer without an entry whose user belongs to another customer."""
     owner = {user: name for name, customer in merged.customers.items() for user in customer.user_ids}
-    for found in read.subscriptions.values():
+    for found in merged.subscriptions.values():
         name = found.customer
-        if name not in merged.customers and name in owner and ("customers", name) not in paths:
-            report.add(
-                f"{paths['subscriptions', found.id]}.customer",
-                f"customer {shown(name)} has no entry, and user {shown(name)} is customer {shown(owner[name])}'s; "
-                f"subscribe that one, or add [[customers]] with this id and its user_ids",
-            )
+        if name in merged.customers or name not in owner or ("customers", name) in paths:
+            continue
+        entry, customer = paths.get(("subscriptions", found.id)), paths.get(("customers", owner[name]))
+        report.add(
+            f"{entry}.customer" if entry else f"{customer}.user_ids",
+            f"subscription {shown(found.id)} is of customer {shown(name)}, who has no entry, while user "
+            f"{shown(name)} is customer {shown(owner[name])}'s; add [[customers]] with id = {shown(name)}",
+        )
 
 
 def _check_priced_once(report: Report, paths: Paths, merged: Catalog) -> None:
@@ -95,17 +96,22 @@ def _check_priced_once(report: Report, paths: Paths, merged: Catalog) -> None:
         for meter in plan.meters if plan else ():
             priced.setdefault((found.customer, meter), []).append(found)
     noted: set[tuple[str, str]] = set()
+    places = {place: number for number, place in enumerate(paths)}
     for (_, meter), runs in sorted(priced.items()):
-        runs.sort(key=lambda run: (run.start, run.id))
-        for one, other in pairwise(runs):
-            if one.overlaps(other) and (one.id, other.id) not in noted:
-                noted.add((one.id, other.id))
-                _note_priced_twice(report, paths, one, other, meter)
+        runs.sort(key=lambda run: (run.start, places.get(("subscriptions", run.id), -1)))
+        longest = runs[0]
+        for run in runs[1:]:
+            if longest.overlaps(run) and (longest.id, run.id) not in noted:
+                noted.add((longest.id, run.id))
+                later_last = sorted((longest, run), key=lambda one: places.get(("subscriptions", one.id), -1))
+                _note_priced_twice(report, paths, later_last[0], later_last[1], meter)
+            if longest.end is not None and (run.end is None or run.end > longest.end):
+                longest = run
 
 
 def _note_priced_twice(report: Report, paths: Paths, one: Subscription, other: Subscription, meter: str) -> None:
-    """Note the pair where the file made it: at the later subscription of it, or else at the plan it changed."""
-    places = [("subscriptions", other.id), ("subscriptions", one.id), ("plans", other.plan), ("plans", one.plan)]
+    """Note the pair at `other` where the file has it, or else at the plan that the file changed."""
+    places = [("subscriptions", other.id), ("plans", other.plan), ("plans", one.plan)]
     path = next((paths[place] for place in places if place in paths), "subscriptions")
     report.add(
         path,

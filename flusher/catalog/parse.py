@@ -112,8 +112,9 @@ def _note_paths(section: str, entries: list[Table], paths: dict[tuple[str, str],
     key = "name" if section in {"meters", "plans"} else "id"
     for entry in entries:
         name = entry.peek(key)
-        if section == "subscriptions" and name is None:
-            name = f"{entry.peek('customer')}/{entry.peek('plan')}"
+        customer, plan = entry.peek("customer"), entry.peek("plan")
+        if section == "subscriptions" and not entry.has(key) and customer is not None and plan is not None:
+            name = f"{customer}/{plan}"
         if name is None:
             continue
         earlier = paths.setdefault((section, name), entry.path)

@@ -229,7 +229,7 @@ class Table:
             self.problem(key, "an array of tables")
             return
         items = self._array(key, "an array of tables", count_max)
-        if required and self.has(key) and isinstance(self.values[key], list) and not items:
+        if required and self.values[key] == []:
             self.problem(key, "at least one table")
         for number, item in enumerate(items):
             path = f"{self.at(key)}[{number}]"

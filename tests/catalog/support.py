@@ -1,0 +1,60 @@
+"""Catalog texts that the tests of the catalog share."""
+
+from flusher.catalog.model import EMPTY, Catalog
+from flusher.catalog.parse import Draft, parse
+from flusher.catalog.problem import CatalogError
+
+METER = '[[meters]]\nname = "api_call"\nevent_type = "api_call"\n'
+PRICE = '[[plans.prices]]\nmeter = "api_call"\nmodel = "per_unit"\nunit_price = "0.01"\n'
+PLAN = f'[[plans]]\nname = "pro"\ncurrency = "usd"\n{PRICE}'
+SUBSCRIPTION = '[[subscriptions]]\ncustomer = "cus_1"\nplan = "pro"\nstart = 2025-07-01T00:00:00Z\n'
+
+FULL = """
+[[meters]]
+name = "api_call"
+event_type = "api_call"
+aggregation = "sum"
+field = "units"
+group_by = ["region"]
+filter = {region = ["eu", "us"]}
+
+[[plans]]
+name = "pro"
+currency = "usd"
+interval = "month"
+anchor = "calendar"
+[[plans.prices]]
+name = "calls"
+meter = "api_call"
+model = "graduated"
+tiers = [{up_to = 1000, unit_price = "0"}, {up_to = 10000, unit_price = "0.01"}, {unit_price = "0.005"}]
+
+[[customers]]
+id = "cus_123456"
+user_ids = ["cus_123456"]
+stripe_customer = "cus_123456"
+time_zone = "UTC"
+
+[[subscriptions]]
+id = "cus_123456/pro"
+customer = "cus_123456"
+plan = "pro"
+start = 2025-07-01T00:00:00Z
+"""
+
+
+def catalog(text: str, current: Catalog = EMPTY) -> Catalog:
+    return parse(text, current).catalog
+
+
+def draft(text: str, current: Catalog = EMPTY) -> Draft:
+    return parse(text, current)
+
+
+def problems(text: str, current: Catalog = EMPTY) -> dict[str, str]:
+    """What is wrong with a file: message by path."""
+    try:
+        parse(text, current)
+    except CatalogError as error:
+        return {problem.path: problem.message for problem in error.problems}
+    return {}
