@@ -1,10 +1,12 @@
 """A world per test: a migrated database with the article's plan."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from flusher.invoicing.gateway import Gateway, StripeSettings
 from tests.invoicing.world import ARTICLE, World
+from tests.stripe_stand_in import StripeStandIn
 
 
 @pytest.fixture
@@ -13,3 +15,24 @@ def world(database_url: str) -> Iterator[World]:
     found.apply(ARTICLE)
     yield found
     found.close()
+
+
+@pytest.fixture
+def stand_in() -> Iterator[StripeStandIn]:
+    with StripeStandIn() as running:
+        yield running
+
+
+@pytest.fixture
+def open_gateway(stand_in: StripeStandIn) -> Iterator[Callable[..., Gateway]]:
+    """Returns a maker of gateways to the stand-in; without retries of their own unless asked for."""
+    opened: list[Gateway] = []
+
+    def make(api_key: str = "sk_test_x", *, retries: int = 0) -> Gateway:
+        settings = StripeSettings(api_key, stand_in.base_url, retries=retries, backoff_s=0)
+        opened.append(Gateway(settings))
+        return opened[-1]
+
+    yield make
+    for gateway in opened:
+        gateway.close()

@@ -64,7 +64,7 @@ class Fault:
     """Fails calls to `route`: after `skip` of them, `times` of them, before or after their effect.
 
     `answer` is a status, or "drop" to cut the connection. As at Stripe a 5xx is saved under the idempotency key and
-    replayed; 409 and 429 come before anything is done and are not.
+    replayed; 409 and 429 are not: after an effect they stand for a proxy that answers in Stripe's place.
     """
 
     route: str
@@ -223,13 +223,13 @@ class StripeStandIn:
         except ApiError as error:
             return _Outcome(error.status, error.body())
         lost = self._struck(route, "after")
-        if lost is not None and lost.dropped:
-            outcome = replace(outcome, dropped=True)
-        elif lost is not None:
+        if lost is not None and lost.saved:
             outcome = lost
         if key is not None and outcome.saved and key not in self._saved:
             self._saved[key] = _Saved(asked, outcome, self._now())
-        return outcome
+        if lost is not None and lost.dropped:
+            return replace(outcome, dropped=True)
+        return lost or outcome
 
     def _store_for(self, request: web.Request) -> Store:
         key = request.headers.get("Authorization", "").removeprefix("Bearer ")
