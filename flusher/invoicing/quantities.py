@@ -21,7 +21,6 @@ from flusher.pricing.money import EXACT
 from flusher.pricing.period import Period
 from flusher.pricing.rate import Measure
 from flusher.sql import query
-from sidecar.contract.event import Event, Identity, compact_units
 from sidecar.contract.meters import WINDOW_S, Revision, decode_revision
 from sidecar.contract.units import from_decimal, to_decimal
 
@@ -29,7 +28,6 @@ Connection = psycopg.Connection[TupleRow]
 
 _WINDOW: Final = timedelta(seconds=WINDOW_S)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 @dataclass(slots=True)
@@ -107,32 +105,17 @@ def _add_events(
     rows = _rows(connection, "list_events_between", {"users": list(users), "start": part.start, "end": part.end})
     revisions = _load_revisions(connection, {row["revision"] for row in rows})
     for row in rows:
-        for meter, dimensions, nanos in revisions[row["revision"]].shares(_event(row)):
+        nanos = from_decimal(Decimal(row["units"]))
+        shares = revisions[row["revision"]].shares(row["event_type"], row["properties"] or "", nanos, row["events"])
+        for meter, dimensions, share in shares:
             if meter in meters:
                 group = dimensions_of(msgspec.json.decode(dimensions, type=dict[str, str]))
-                sums.setdefault(meter, _Sums()).add(group, to_decimal(nanos), row["events"])
+                sums.setdefault(meter, _Sums()).add(group, to_decimal(share), row["events"])
 
 
 def _load_revisions(connection: Connection, numbers: Iterable[int]) -> Mapping[int, Revision]:
     rows = _rows(connection, "list_revisions", {"revisions": sorted(numbers)})
     return {row["revision"]: decode_revision(row["revision"], row["meters"]) for row in rows}
-
-
-def _event(row: DictRow) -> Event:
-    """Return a stored event in the form that it was counted in."""
-    return Event(
-        key=bytes(row["event_key"]),
-        fingerprint=bytes(row["fingerprint"]),
-        identity=Identity.TIMED,
-        index=0,
-        time_us=(row["event_time"] - _EPOCH) // _MICROSECOND,
-        user_id=row["user_id"],
-        source=row["source"],
-        id=row["id"],
-        event_type=row["event_type"],
-        units=compact_units(from_decimal(Decimal(row["units"]))),
-        properties=row["properties"] or "",
-    )
 
 
 def _rows(connection: Connection, name: str, values: Mapping[str, object]) -> list[DictRow]:

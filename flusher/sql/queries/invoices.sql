@@ -40,9 +40,8 @@ WHERE usage.user_id = ANY(%(users)s) AND usage.meter = ANY(%(meters)s)
 GROUP BY period.number, usage.meter, usage.dimensions
 
 -- name: list_events_between
--- Single events of some users, for a period that begins or ends inside a window.
-SELECT revision, event_time, event_key, fingerprint, user_id, source, id, event_type, units::text AS units,
-       properties::text AS properties, events
+-- Single events (or summed rows) of some users, for a period that begins or ends inside a window.
+SELECT revision, event_type, units::text AS units, properties::text AS properties, events
 FROM events
 WHERE event_time >= %(start)s AND event_time < %(end)s AND user_id = ANY(%(users)s)
 
