@@ -377,3 +377,10 @@ def test_subscriptions_that_overlap_later_in_a_row_are_found() -> None:
     text += SUBSCRIPTION.replace("07-01", "08-01") + 'id = "short"\nend = 2025-09-01T00:00:00Z\n'
     text += SUBSCRIPTION.replace("07-01", "10-01") + 'id = "late"\n'
     assert list(problems(text)) == ["subscriptions[1]", "subscriptions[2]"]
+
+
+def test_an_overlap_is_found_behind_a_subscription_that_ended() -> None:
+    text = METER + PLAN + SUBSCRIPTION + 'id = "ended"\nend = 2025-08-01T00:00:00Z\n'
+    text += SUBSCRIPTION.replace("07-01", "08-01") + 'id = "open"\n'
+    text += SUBSCRIPTION.replace("07-01", "09-01") + 'id = "late"\n'
+    assert list(problems(text)) == ["subscriptions[2]"]
