@@ -124,6 +124,12 @@ class System:
         try:
             self.http.require_free()
             self._start_parts()
+        except TaximeterError:
+            for service in reversed(self._services()):
+                with contextlib.suppress(TaximeterError):
+                    service.stop()
+            self._clean_up()
+            raise
         except BaseException:
             self.kill()
             raise
@@ -182,7 +188,7 @@ class System:
                 "server_failed", f"taximeter {' '.join(arguments)} took over {_COMMAND_DEADLINE_S:g} s"
             ) from error
         if done.returncode != 0:
-            said = done.stderr.strip() or f"ended with status {done.returncode}"
+            said = done.stderr.rpartition("error: ")[2].strip() or f"ended with status {done.returncode}"
             raise TaximeterError("server_failed", f"taximeter {' '.join(arguments)}: {said}")
         return done.stdout
 
