@@ -131,7 +131,7 @@ LIMIT %(limit)s
 -- name: list_undelivered
 -- Ids of invoices that are on their way to Stripe or parked, the oldest period first.
 SELECT id FROM invoices
-WHERE delivery IN ('pending', 'parked') AND period_end <= %(at)s
+WHERE delivery IN ('pending', 'parked') AND period_end <= coalesce(%(at)s, clock_timestamp())
   AND (%(customer)s::text IS NULL OR customer = %(customer)s)
 ORDER BY period_end, id
 
