@@ -21,7 +21,7 @@ GOT_CHARS_MAX: Final = 48  # how much of a wrong value a message repeats
 
 _SECOND_US: Final = 1_000_000
 _INT_BITS_SHOWN: Final = 128
-_KINDS: Final = {dict: "an object", list: "an array", bytes: "binary"}
+_KINDS: Final[dict[type, str]] = {dict: "an object", list: "an array", bytes: "binary"}
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SECOND = re.compile(r"(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})", re.ASCII)
 _ZONE = re.compile(r"(?:\.(\d{1,6}))?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))", re.ASCII)

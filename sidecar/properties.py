@@ -69,8 +69,8 @@ def canonical_properties(properties: Mapping[str, object]) -> str:
     if not properties:
         return ""
     if len(properties) > PROPERTIES_MAX:
-        problem = f"expected at most {PROPERTIES_MAX} of them, got {len(properties)}"
-        raise Refusal("properties_invalid", "properties", problem)
+        counted = f"expected at most {PROPERTIES_MAX} of them, got {len(properties)}"
+        raise Refusal("properties_invalid", "properties", counted)
     values = {}
     for name, value in properties.items():
         problem = string_problem(name)
@@ -79,6 +79,6 @@ def canonical_properties(properties: Mapping[str, object]) -> str:
         values[name] = _canonical_value(f"properties.{name}", value)
     encoded = _encode(values)
     if len(encoded) > PROPERTIES_BYTES_MAX:
-        problem = f"expected at most {PROPERTIES_BYTES_MAX} bytes, got {len(encoded)}"
-        raise Refusal("event_too_large", "properties", problem)
+        measured = f"expected at most {PROPERTIES_BYTES_MAX} bytes, got {len(encoded)}"
+        raise Refusal("event_too_large", "properties", measured)
     return encoded.decode()

@@ -111,8 +111,8 @@ class Dialect:
         known_id = event_id if _is_string(event_id) and not string_problem(event_id) else None
         for name in fields:
             if name not in RawEvent.__struct_fields__:
-                problem = f"unknown field {shown(name)}; the fields are {', '.join(RawEvent.__struct_fields__)}"
-                return Refusal("event_invalid", "event", problem, known_id)
+                unknown = f"unknown field {shown(name)}; the fields are {', '.join(RawEvent.__struct_fields__)}"
+                return Refusal("event_invalid", "event", unknown, known_id)
         for name, code in _CODES_OF_TEXTS.items():
             problem = self._text_problem(name, texts)
             if problem:

@@ -1,0 +1,107 @@
+"""Every metric of the sidecar, declared once, in a registry of its own. No label ever holds a user or an event type."""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+_SECONDS_BUCKETS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+_EVENTS_BUCKETS: Final = (1, 3, 10, 30, 100, 300, 1000, 3000, 10_000)
+
+
+class Gauges(NamedTuple):
+    """What is read when somebody looks: functions that return the value now."""
+
+    ready: Callable[[], float]
+    journal_bytes: Callable[[], float]
+    journal_bytes_max: Callable[[], float]
+    redis_lag_batches: Callable[[], float]
+    redis_shards_connected: Callable[[], float]
+    waiting_bytes: Callable[[], float]
+    connections: Callable[[], float]
+
+
+class Metrics:
+    """The metrics of one sidecar."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "taximeter_events",
+            "Events by what became of them: accepted, journaled (accepted, Redis has not said), duplicate, conflict, "
+            "or the code of the rejection.",
+            ["result"],
+            registry=self.registry,
+        )
+        self.requests = Counter(
+            "taximeter_requests",
+            "Requests by HTTP status and by outcome: applied, journaled, ok, or the code of the problem.",
+            ["status", "code"],
+            registry=self.registry,
+        )
+        self.request_seconds = Histogram(
+            "taximeter_request_seconds",
+            "From a request's headers to its answer, for requests that bring events.",
+            buckets=_SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self.request_events = Histogram(
+            "taximeter_request_events",
+            "Events in a request.",
+            buckets=_EVENTS_BUCKETS,
+            registry=self.registry,
+        )
+        self.requests_in_flight = Gauge(
+            "taximeter_requests_in_flight",
+            "Requests with events that are being worked on.",
+            registry=self.registry,
+        )
+        self._gauges = {
+            "ready": self._gauge("taximeter_ready", "1 while events are accepted."),
+            "journal_bytes": self._gauge("taximeter_journal_bytes", "Bytes of the journal on disk."),
+            "journal_bytes_max": self._gauge("taximeter_journal_bytes_max", "Bytes that the journal may hold."),
+            "redis_lag_batches": self._gauge(
+                "taximeter_redis_lag_batches", "Journaled batches that Redis has not confirmed, over all shards."
+            ),
+            "redis_shards_connected": self._gauge(
+                "taximeter_redis_shards_connected", "Shards whose batches flow to Redis."
+            ),
+            "waiting_bytes": self._gauge("taximeter_waiting_bytes", "Bytes of bodies that are read or worked on."),
+            "connections": self._gauge("taximeter_connections", "Open connections."),
+        }
+
+    def _gauge(self, name: str, doc: str) -> Gauge:
+        return Gauge(name, doc, registry=self.registry)
+
+    def watch(self, gauges: Gauges) -> None:
+        """Read these gauges from now on."""
+        for name, read in gauges._asdict().items():
+            self._gauges[name].set_function(read)
+
+    def exposition(self) -> bytes:
+        """Return all metrics in Prometheus's text format."""
+        return generate_latest(self.registry)
+
+
+class MetricDescription(NamedTuple):
+    """A metric's name as it is scraped, its kind, and its meaning."""
+
+    name: str
+    kind: str
+    doc: str
+
+
+def descriptions() -> tuple[MetricDescription, ...]:
+    """Return every metric, by name."""
+    families = Metrics().registry.collect()
+    return tuple(
+        sorted(
+            MetricDescription(
+                family.name + ("_total" if family.type == "counter" else ""), family.type, family.documentation
+            )
+            for family in families
+        )
+    )

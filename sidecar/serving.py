@@ -1,0 +1,86 @@
+"""Serves the API on its listeners: bounded connections, no decompression, and a stop that finishes what it began."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import aiohttp.http_parser
+from aiohttp import web
+
+from sidecar import answers
+from sidecar.api import Api
+from sidecar.contract.codes import TaximeterError
+from sidecar.guard import Guard
+
+KEEPALIVE_S: Final = 75.0
+LINGER_S: Final = 2.0  # how long an unread body is thrown away before its connection is closed
+FINISH_S: Final = 10.0
+_CLOSE_S: Final = 1.0
+
+
+def check_parser() -> None:
+    """Raise TaximeterError `config_invalid` unless aiohttp's parser in C, which is the strict one, is in use."""
+    if aiohttp.http_parser.HttpRequestParser is aiohttp.http_parser.HttpRequestParserPy:
+        raise TaximeterError(
+            "config_invalid", "aiohttp runs without its C parser; unset AIOHTTP_NO_EXTENSIONS, install its wheel"
+        )
+
+
+class Serving:
+    """The listeners of one API, at most `connections_max` connections over all of them."""
+
+    def __init__(self, api: Api, connections_max: int) -> None:
+        self._api = api
+        self._connections_max = connections_max
+        self._servers: list[web.Server] = []
+        self._listeners: list[asyncio.Server] = []
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open."""
+        return sum(len(server.connections) for server in self._servers)
+
+    async def listen(self, bound: socket.socket, guard: Guard | None) -> None:
+        """Serve a listening socket."""
+        server = web.Server(
+            partial(self._api.handle, guard=guard),
+            access_log=None,
+            keepalive_timeout=KEEPALIVE_S,
+            lingering_time=LINGER_S,
+            auto_decompress=False,
+        )
+        self._servers.append(server)
+        loop = asyncio.get_running_loop()
+        accept = partial(self._accept, server)
+        if bound.family == socket.AF_UNIX:
+            self._listeners.append(await loop.create_unix_server(accept, sock=bound))
+        else:
+            self._listeners.append(await loop.create_server(accept, sock=bound))
+
+    def _accept(self, server: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
+        return server() if self.connections < self._connections_max else _Refuser()
+
+    async def stop(self) -> None:
+        """Accept no more connections, answer what is being worked on, and close the rest."""
+        for listener in self._listeners:
+            listener.close()
+        await self._api.finish(FINISH_S)
+        for server in self._servers:
+            server.pre_shutdown()
+            await server.shutdown(_CLOSE_S)
+
+
+class _Refuser(asyncio.Protocol):
+    """Answers a connection above the limit and closes it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        answer = answers.problem("overloaded", "too many connections; try again", status=503)
+        head = (
+            "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\n"
+            f"Content-Type: {answer.content_type}\r\nContent-Length: {len(answer.body)}\r\n\r\n"
+        )
+        if isinstance(transport, asyncio.WriteTransport):
+            transport.write(head.encode() + answer.body)
+        transport.close()
