@@ -119,7 +119,7 @@ def read_usage(
                     part_span = Range(row["part_start"].astimezone(UTC), row["part_end"].astimezone(UTC))
                     counted = (part_span, row["units"], row["events"])
                     yield UsageRow(row["customer"], row["meter"], row["dimensions"], *counted)
-    except psycopg.Error as error:
+    except psycopg.OperationalError as error:
         raise unavailable(error) from error
 
 

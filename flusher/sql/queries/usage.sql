@@ -1,7 +1,8 @@
 -- name: report_usage
 -- Usage by customer, meter and dimensions over a range of whole windows, in parts of an hour, a day or a month where
 -- `part` says so; the first and the last part end where the range does. Of some users alone where they are given.
-SELECT coalesce(customer_users.customer, usage.user_id) AS customer, usage.meter, usage.dimensions,
+SELECT coalesce(customer_users.customer, usage.user_id) COLLATE "C" AS customer, usage.meter COLLATE "C" AS meter,
+       usage.dimensions,
        CASE WHEN %(part)s::text IS NULL THEN %(start)s::timestamptz
             ELSE greatest(date_trunc(%(part)s, usage.window_start, 'UTC'), %(start)s) END AS part_start,
        CASE WHEN %(part)s::text IS NULL THEN %(end)s::timestamptz
@@ -14,4 +15,4 @@ WHERE usage.shard IN (SELECT shard FROM shards)
   AND (%(meter)s::text IS NULL OR usage.meter = %(meter)s)
   AND (%(users)s::text[] IS NULL OR usage.user_id = ANY(%(users)s))
 GROUP BY 1, 2, 3, 4, 5
-ORDER BY part_start, customer COLLATE "C", meter COLLATE "C", dimensions
+ORDER BY part_start, customer, meter, dimensions
