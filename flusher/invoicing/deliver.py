@@ -103,6 +103,14 @@ def deliver_invoices(
     return found
 
 
+def look_at(connection: Connection, ids: Sequence[str], reason: str, detail: str) -> Delivered:
+    """Return how undelivered invoices stand when nothing is sent; those that are not parked wait for `reason`."""
+    found = Delivered()
+    for invoice in load_invoices(connection, ids):
+        _sort(invoice, found, NotYet(reason, detail))
+    return found
+
+
 class _Deliverer:
     """Takes one invoice after the other from where it stands to the end."""
 
@@ -280,20 +288,25 @@ def _locked(locks: Connection, invoice_id: str) -> Iterator[None]:
         yield
 
 
-def _sort(invoice: Invoice, into: Delivered) -> None:
+_NOT_ASKED: Final = NotYet("stripe_unavailable", "Stripe did not answer for the invoices before it")
+
+
+def _sort(invoice: Invoice, into: Delivered, why: NotYet = _NOT_ASKED) -> None:
+    """Put an invoice where it belongs; `why` is for one that waits and does not say itself for what."""
     if invoice.delivery is Delivery.SENT:
         into.sent.append(invoice)
     elif invoice.delivery is Delivery.PARKED:
         into.parked.append(invoice)
     else:
+        reason, detail = invoice.reason or why.reason, invoice.detail or why.detail
         into.waiting.append(
             Waiting(
                 invoice.customer,
                 invoice.subscription,
                 invoice.plan,
                 invoice.period,
-                invoice.reason or "stripe_unavailable",
-                invoice.detail or "Stripe did not answer for the invoices before it",
+                reason,
+                detail,
                 invoice.id,
             )
         )

@@ -88,8 +88,9 @@ def page_invoices(
     return load_invoices(connection, [row["id"] for row in rows(connection, "page_invoices", values)])
 
 
-def undelivered(connection: Connection, *, at: datetime, customer: str | None) -> list[str]:
-    """Return the ids of invoices on their way to Stripe or parked, of periods that end by `at`, oldest first."""
+def undelivered(connection: Connection, *, at: datetime | None, customer: str | None) -> list[str]:
+    """Return the ids of invoices on their way to Stripe or parked, of periods that end by `at` (None: now), oldest
+    first."""
     return [row["id"] for row in rows(connection, "list_undelivered", {"at": at, "customer": customer})]
 
 

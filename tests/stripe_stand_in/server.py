@@ -22,7 +22,7 @@ from tests.stripe_stand_in.store import Store
 ACCOUNT = "acct_standin00000001"
 KEY_LIFE_S = 24 * 3600
 START_DEADLINE_S = 10.0
-_MODES = {"sk_test": False, "rk_test": False, "sk_live": True, "rk_live": True}
+_MODES = {"sk_test_": False, "rk_test_": False, "sk_live_": True, "rk_live_": True}
 
 Operation = Callable[[Store, str, Params], Any]
 
@@ -233,7 +233,7 @@ class StripeStandIn:
 
     def _store_for(self, request: web.Request) -> Store:
         key = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        mode = _MODES.get(key.rpartition("_")[0])
+        mode = _MODES.get(key[:8])
         if mode is None:
             raise ApiError(401, "Invalid API Key provided", kind="invalid_request_error", code="api_key_invalid")
         return self.stores[mode]
