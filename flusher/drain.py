@@ -19,7 +19,7 @@ CHUNK_EVENTS: Final = 10_000
 
 @dataclass(slots=True)
 class Drained:
-    """What one or more drains did. `stuck` says that a fresh token was stored: the generation has to be replaced."""
+    """What one or more drains did. `again`: something else was done instead, and the shard may have more."""
 
     epochs: int = 0
     events: int = 0
@@ -27,7 +27,7 @@ class Drained:
     conflicts: int = 0
     quarantined: int = 0
     discrepancies: int = 0
-    stuck: bool = False
+    again: bool = False
 
     def add(self, other: "Drained") -> None:
         """Add what another drain did."""
@@ -37,7 +37,7 @@ class Drained:
         self.conflicts += other.conflicts
         self.quarantined += other.quarantined
         self.discrepancies += other.discrepancies
-        self.stuck = other.stuck
+        self.again = self.again or other.again
 
 
 @dataclass(slots=True)
@@ -73,14 +73,14 @@ class Drain:
         with self._ledger.transaction():
             held = self._ledger.lock(shard, wait=wait)
             if held is None:
-                return Drained()
+                return Drained(again=True)
             counters = self._source.counters(shard, generation, sealed.token)
             if held == sealed.token:
-                drained, mentioned = Drained(), set(counters)  # committed before, not published (rule 3)
+                drained, mentioned = Drained(again=True), set(counters)  # committed before, not published (rule 3)
             elif remains or held == sealed.follows:
                 drained, mentioned = self._commit(shard, generation, sealed, counters)
             else:
-                return Drained(stuck=True)  # Redis follows something else than Postgres: a new generation (rule 5)
+                return Drained(again=True)  # Redis follows something else than Postgres: a new generation (rule 5)
             totals = self._ledger.totals(mentioned)
             committed = [(producer, mark.position) for producer, mark in self._ledger.marks(shard).items()]
         self._source.publish(shard, generation, sealed.token, committed, day_totals(totals))
@@ -179,7 +179,7 @@ class Drain:
             conflicts=outcomes[Outcome.CONFLICT],
             quarantined=outcomes[Outcome.QUARANTINED],
             discrepancies=len(differing),
-            stuck=epoch.broken,
+            again=epoch.broken,
         )
 
 

@@ -4,7 +4,7 @@ Redis wiped, partly evicted, replaced by another or back in time is one case: wh
 new generation is written from Postgres, and one script opens it.
 """
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Final
 
 from flusher.drain import Drain, Drained
@@ -45,10 +45,10 @@ class Generations:
 
         Returns what was drained of the old one. Raises EpochChanged when somebody else replaced it meanwhile.
         """
-        drained = Drained()
+        drained = Drained(again=True)
         if state.generation is not None:
             self._source.fence(shard, state.generation)
-            drained = self._drain_remains(shard, state.generation)
+            drained.add(self._drain_remains(shard, state.generation))
         self._open(shard, state.generation)
         return drained
 
@@ -64,7 +64,7 @@ class Generations:
 
     def _open(self, shard: int, observed: str | None) -> None:
         generation, token = random_generation(), random_token()
-        since = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=keys.live_from_day(datetime.now(UTC)))
+        since = keys.live_since(datetime.now(UTC))
 
         def stage(totals: dict[Counter, Amount]) -> None:
             self._source.stage_totals(shard, generation, day_totals(totals))

@@ -14,6 +14,7 @@ from psycopg.types.multirange import Multirange
 from flusher.database import connect
 from flusher.law import NO_FLOOR_US, ClaimState, Item, Outcome, Tally
 from flusher.partitions import ensure_partitions
+from flusher.recount import Recount
 from flusher.sql import query
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.codes import TaximeterError, TryAgainError
@@ -280,7 +281,13 @@ class Ledger:
             cursor.itersize = TOTALS_CHUNK
             cursor.execute(query("read_all_totals"), (shard, since))
             while rows := cursor.fetchmany(TOTALS_CHUNK):
-                take({_counter(row): Amount(from_decimal(Decimal(row[4])), row[5]) for row in rows})
+                take(dict(map(total_of_row, rows)))
+
+    def resolve_discrepancies(self) -> int:
+        """Close the discrepancies on which usage, recounted from events, agrees (rule 9); return how many."""
+        if not self._rows("open_discrepancies"):
+            return 0
+        return Recount(self._connection).resolve()
 
     def record_discrepancy(self, shard: int, epoch: str, counter: Counter, counted: Amount, streamed: Amount) -> None:
         """Record a counter on which Redis's counters and its stream disagree (rule 9)."""
@@ -291,9 +298,11 @@ class Ledger:
         )
 
 
-def _counter(row: TupleRow) -> Counter:
+def total_of_row(row: TupleRow) -> tuple[Counter, Amount]:
+    """Return what a row of `read_all_totals` means."""
     # jsonb writes spaces that the canonical text of the contract does not have.
-    return Counter(row[0], row[1], row[2], canonical_dimensions(row[3]))
+    counter = Counter(row[0], row[1], row[2], canonical_dimensions(row[3]))
+    return counter, Amount(from_decimal(Decimal(row[4])), row[5])
 
 
 def _columns(counters: Sequence[Counter]) -> dict[str, list[Any]]:

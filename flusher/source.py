@@ -12,6 +12,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from flusher.entry import Entry, decode_entry
+from flusher.totals import day_totals
 from sidecar.contract import keys, scripts
 from sidecar.contract.codec import Position, decode_position
 from sidecar.contract.codes import TaximeterError, TryAgainError
@@ -225,11 +226,24 @@ class Source:
                 return Inspection(ShardState(), [], {})
         raise EpochChanged
 
+    def differing_totals(self, shard: int, generation: str, wanted: Mapping[Counter, Amount]) -> int:
+        """Return how many totals of the generation are not as they should be, of the users and days that are named."""
+        differing = 0
+        for day in day_totals(wanted):
+            found = self.hash(keys.totals(shard, generation, day.user_id, day.day))
+            differing += sum(found.get(field) != value for field, value in day.fields.items())
+            differing += len(found.keys() - day.fields.keys())
+        return differing
+
     # -- what every sidecar has to know -------------------------------------------------------------------------
+
+    def hash(self, key: str) -> dict[str, str]:
+        """Return a hash of text."""
+        return {name.decode(): value.decode() for name, value in _pairs(self.command("HGETALL", key)).items()}
 
     def ledger_fields(self) -> dict[str, str]:
         """Return what the sidecars are told: ledger, shards, revision and floors."""
-        return {name.decode(): value.decode() for name, value in _pairs(self.command("HGETALL", keys.LEDGER)).items()}
+        return self.hash(keys.LEDGER)
 
     def tell_ledger(self, fields: Mapping[str, str], revisions: Mapping[int, str], users: Mapping[str, str]) -> None:
         """Tell the sidecars of the ledger, after every revision of the meters and the users of other customers."""
@@ -242,8 +256,8 @@ class Source:
 
     def asking(self) -> dict[str, dict[str, str]]:
         """Return the producers that ask to be registered, with what they say of themselves."""
-        said = _pairs(self.command("HGETALL", keys.ASKING))
-        return {producer.decode(): msgspec.json.decode(value, type=dict[str, str]) for producer, value in said.items()}
+        said = self.hash(keys.ASKING)
+        return {producer: msgspec.json.decode(text, type=dict[str, str]) for producer, text in said.items()}
 
     def answered(self, producer: str) -> None:
         """Note that a producer is registered."""

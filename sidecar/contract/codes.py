@@ -47,6 +47,7 @@ CODES: Final[dict[str, str]] = {
     "usage_unavailable": "live usage can't be read now; try again",
     "internal": "a fault of the program; see its log",
     # commands and the flusher
+    "starting": "the flusher has not ended its first cycle yet",
     "config_invalid": "a setting has a value that can't be used",
     "target_missing": "no running system was found by flags, environment or endpoints.json",
     "redis_unavailable": "Redis does not answer",

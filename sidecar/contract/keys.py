@@ -156,3 +156,8 @@ LIVE_DAYS: Final = 31 + 31 + 1  # the open and the previous month, and a day of 
 def live_from_day(now: datetime) -> int:
     """Return the first day whose totals Redis holds, in days since the epoch."""
     return (now - timedelta(days=LIVE_DAYS) - datetime(1970, 1, 1, tzinfo=UTC)).days
+
+
+def live_since(now: datetime) -> datetime:
+    """Return the start of that day."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=live_from_day(now))

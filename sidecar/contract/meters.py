@@ -79,9 +79,11 @@ NO_DIMENSIONS: Final = "{}"
 
 
 def property_text(value: object) -> str:
-    """Return the text under which a property's value is compared and becomes a dimension."""
+    """Return the text under which a property's value is compared and becomes a dimension: `"eu"`, `"1.5"`, `"true"`."""
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, Decimal):
+        return format(value.normalize(), "f")
     return str(value)
 
 
@@ -113,32 +115,28 @@ class Revision:
             by_type[meter.event_type] = (*by_type.get(meter.event_type, ()), meter)
         self._by_type: Mapping[str, tuple[Meter, ...]] = by_type
 
-    def shares(self, event: Event) -> list[Share]:
-        """Return what the event adds to each meter that it feeds.
+    def shares(self, event_type: str, properties: str, nanos: int, events: int = 1) -> list[Share]:
+        """Return what `events` events of this type, with these properties (JSON text) and `nanos` in all, add up to.
 
         An event type that no meter names feeds a meter of its own name with its units.
         """
-        meters = self._by_type.get(event.event_type)
+        meters = self._by_type.get(event_type)
         if meters is None:
-            if event.event_type in self._names:
-                return []
-            return [Share(event.event_type, NO_DIMENSIONS, event.nanos)]
-        properties: dict[str, object] | None = None
+            return [] if event_type in self._names else [Share(event_type, NO_DIMENSIONS, nanos)]
+        decoded: dict[str, object] | None = None
         shares: list[Share] = []
         for meter in meters:
             if not meter.reads_properties:
-                shares.append(Share(meter.name, NO_DIMENSIONS, self._plain_nanos(meter, event)))
+                shares.append(
+                    Share(meter.name, NO_DIMENSIONS, NANO * events if meter.aggregation == "count" else nanos)
+                )
                 continue
-            if properties is None:
-                properties = _decode_properties(event.properties) if event.properties else {}
-            share = _share_of(meter, event, properties)
+            if decoded is None:
+                decoded = _decode_properties(properties) if properties else {}
+            share = _share_of(meter, decoded, nanos, events)
             if share is not None:
                 shares.append(share)
         return shares
-
-    @staticmethod
-    def _plain_nanos(meter: Meter, event: Event) -> int:
-        return NANO if meter.aggregation == "count" else event.nanos
 
     def problem(self, event_type: str, properties: Mapping[str, object]) -> str | None:
         """Return why a meter can't read what it sums from these properties, or None.
@@ -161,7 +159,7 @@ class Revision:
         counters = {} if into is None else into
         for event in events:
             window = event.time_us // WINDOW_US
-            for meter, dimensions, nanos in self.shares(event):
+            for meter, dimensions, nanos in self.shares(event.event_type, event.properties, event.nanos):
                 counter = Counter(event.user_id, meter, window, dimensions)
                 amount = counters.get(counter)
                 if amount is None:
@@ -178,19 +176,19 @@ def _matches(meter: Meter, properties: Mapping[str, object]) -> bool:
     )
 
 
-def _share_of(meter: Meter, event: Event, properties: Mapping[str, object]) -> Share | None:
+def _share_of(meter: Meter, properties: Mapping[str, object], nanos: int, events: int) -> Share | None:
     if not _matches(meter, properties):
         return None
+    amount: int | None = nanos
     if meter.aggregation == "count":
-        nanos: int | None = NANO
-    elif meter.field == "units":
-        nanos = event.nanos
-    else:
-        nanos = property_nanos(properties.get(meter.field.removeprefix(PROPERTY_PREFIX)))
-    if nanos is None:
+        amount = NANO * events
+    elif meter.field != "units":
+        each = property_nanos(properties.get(meter.field.removeprefix(PROPERTY_PREFIX)))
+        amount = None if each is None else each * events
+    if amount is None:
         return None
     dimensions = {name: property_text(properties[name]) for name in meter.group_by if name in properties}
-    return Share(meter.name, _encode_dimensions(dimensions).decode() if dimensions else NO_DIMENSIONS, nanos)
+    return Share(meter.name, _encode_dimensions(dimensions).decode() if dimensions else NO_DIMENSIONS, amount)
 
 
 _decode_meters = msgspec.json.Decoder(list[Meter]).decode

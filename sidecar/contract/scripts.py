@@ -71,7 +71,7 @@ class _Folded:
         for event in batch.events:
             window = event.time_us // WINDOW_US
             mine: list[int] = []
-            for meter, dimensions, nanos in revision.shares(event):
+            for meter, dimensions, nanos in revision.shares(event.event_type, event.properties, event.nanos):
                 key = (event.user_id, meter, window, dimensions)
                 counter = counters.get(key)
                 if counter is None:

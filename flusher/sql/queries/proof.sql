@@ -1,0 +1,65 @@
+-- name: proof_positions
+-- Every producer's running count on every shard, and what became of it.
+SELECT producer, shard, sequence, digest, events, units,
+       inserted_events, inserted_units, duplicate_events, duplicate_units,
+       conflict_events, conflict_units, quarantined_events, quarantined_units,
+       (SELECT retired_at IS NOT NULL FROM producers WHERE producers.producer = positions.producer)
+FROM positions ORDER BY producer, shard
+
+-- name: proof_events
+-- What the events table holds, by shard.
+SELECT shard, coalesce(sum(events), 0)::bigint, coalesce(sum(units), 0) FROM events GROUP BY shard
+
+-- name: proof_refused
+-- Conflicts that are kept, by shard.
+SELECT shard, count(*)::bigint, coalesce(sum(units), 0) FROM event_conflicts GROUP BY shard
+
+-- name: proof_quarantined
+-- What is in quarantine or was resolved from it, by shard.
+SELECT shard, coalesce(sum(events), 0)::bigint, coalesce(sum(units), 0) FROM quarantine GROUP BY shard
+
+-- name: proof_open
+-- What an operator has to look at: open discrepancies, holes that nobody accepted.
+SELECT (SELECT count(*) FROM discrepancies WHERE resolved_at IS NULL)::bigint,
+       (SELECT count(*) FROM discrepancies)::bigint,
+       (SELECT count(*) FROM holes WHERE accepted_at IS NULL)::bigint
+
+-- name: proof_months
+-- The months in which a shard has events or usage.
+SELECT DISTINCT date_trunc('month', moment, 'UTC') FROM (
+    SELECT event_time AS moment FROM events WHERE shard = %(shard)s
+    UNION ALL SELECT window_start FROM usage WHERE shard = %(shard)s
+) AS moments ORDER BY 1
+
+-- name: recount_events
+-- Events in groups that feed the same counters: by properties only where a meter reads them.
+SELECT user_id, event_type, revision, floor(extract(epoch FROM event_time) / 900)::bigint AS win,
+       CASE WHEN event_type = ANY(%(detailed)s) THEN coalesce(properties::text, '') ELSE '' END AS seen,
+       sum(units)::text, sum(events)::bigint
+FROM events
+WHERE shard = %(shard)s AND event_time >= %(start)s AND event_time < %(end)s
+GROUP BY 1, 2, 3, 4, 5
+
+-- name: recount_one
+-- The same for the events of one user in one window.
+SELECT user_id, event_type, revision, floor(extract(epoch FROM event_time) / 900)::bigint AS win,
+       coalesce(properties::text, '') AS seen, sum(units)::text, sum(events)::bigint
+FROM events
+WHERE user_id = %(user)s
+  AND event_time >= 'epoch'::timestamptz + %(window)s * interval '15 minutes'
+  AND event_time < 'epoch'::timestamptz + (%(window)s + 1) * interval '15 minutes'
+GROUP BY 1, 2, 3, 4, 5
+
+-- name: recount_usage
+-- The usage to compare them with.
+SELECT user_id, meter, (extract(epoch FROM window_start) / 900)::bigint, dimensions::text, units::text, events
+FROM usage WHERE shard = %(shard)s AND window_start >= %(start)s AND window_start < %(end)s
+
+-- name: open_discrepancies
+-- Discrepancies that wait for a recount.
+SELECT discrepancy, user_id, meter, (extract(epoch FROM window_start) / 900)::bigint, dimensions::text
+FROM discrepancies WHERE resolved_at IS NULL ORDER BY discrepancy LIMIT 1000
+
+-- name: resolve_discrepancy
+-- Usage recounted from events agrees: events win (rule 9).
+UPDATE discrepancies SET resolved_at = now() WHERE discrepancy = %s
