@@ -6,14 +6,16 @@ import logging
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from sidecar import logs
 from sidecar.api import Api
 from sidecar.config import Settings, add_flags, settings_from
+from sidecar.contract import logs
 from sidecar.contract.codes import TaximeterError
+from sidecar.contract.settings import with_secrets
 from sidecar.guard import Guard, read_tokens
 from sidecar.ingest import Ingest, open_journal
 from sidecar.intake import Intake
@@ -117,7 +119,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run a sidecar in the foreground and return the exit status: 0, 1 when it can't start, 2 for a bad setting."""
     try:
-        settings = settings_from(vars(args), os.environ)
+        settings = settings_from(vars(args), with_secrets(os.environ, Path.read_text))
         logs.set_up(settings.log_level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings))

@@ -1,17 +1,14 @@
-"""The sidecar's settings: each declared once, with its meaning, unit and default; read from flags and environment.
-
-A setting `name` is the flag `--name` (with hyphens) and the variable `TAXIMETER_NAME`; the flag goes first.
-"""
+"""The sidecar's settings: each declared once, with its meaning, unit and default; read from flags and environment."""
 
 import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, NamedTuple, get_type_hints
+from typing import Annotated, Final
 
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.event import EVENTS_PER_REQUEST_MAX
-from sidecar.setting import (
+from sidecar.contract.settings import (
     LOG_LEVELS,
     Address,
     Setting,
@@ -21,13 +18,13 @@ from sidecar.setting import (
     read_mode,
     read_path,
     read_redis_url,
+    read_settings,
     read_truth,
     seconds,
     size,
     whole_seconds,
 )
-
-VARIABLE_PREFIX: Final = "TAXIMETER_"
+from sidecar.contract.settings import add_flags as add_flags_of
 
 _MIB: Final = 1 << 20
 
@@ -36,7 +33,9 @@ _MIB: Final = 1 << 20
 class Settings:
     """What a sidecar runs with. Made by `settings_from`."""
 
-    redis_url: Annotated[str, Setting(None, read_redis_url, "URL", "Redis or Valkey; `REDIS_URL` when it is not set")]
+    redis_url: Annotated[
+        str, Setting(None, read_redis_url, "URL", "Redis or Valkey; `REDIS_URL` when it is not set", "REDIS_URL")
+    ]
     journal_dir: Annotated[
         Path,
         Setting(
@@ -112,30 +111,9 @@ class Settings:
     ]
 
 
-class Description(NamedTuple):
-    """A setting's names beside what it is."""
-
-    name: str
-    flag: str
-    variable: str
-    setting: Setting
-
-
-def descriptions() -> tuple[Description, ...]:
-    """Return every setting in the order of its declaration."""
-    hints = get_type_hints(Settings, include_extras=True)
-    return tuple(
-        Description(name, "--" + name.replace("_", "-"), VARIABLE_PREFIX + name.upper(), hint.__metadata__[0])
-        for name, hint in hints.items()
-    )
-
-
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add a flag for every setting."""
-    for name, flag, variable, setting in descriptions():
-        default = "required" if setting.default is None else f"default: {setting.default or 'none'}"
-        metavar = setting.unit.upper().replace(" ", "_").replace(",", "")
-        parser.add_argument(flag, dest=name, metavar=metavar, help=f"{setting.doc} ({default}; {variable})")
+    add_flags_of(parser, Settings)
 
 
 def settings_from(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
@@ -143,38 +121,12 @@ def settings_from(flags: Mapping[str, str | None], environment: Mapping[str, str
 
     Raises TaximeterError `config_invalid` that names every setting that can't be used.
     """
-    values: dict[str, Any] = {}
-    problems: list[str] = []
-    for described in descriptions():
-        setting = described.setting
-        where, text = _given(described, flags, environment)
-        if text is None or (setting.default is None and not text):
-            problems.append(f"{described.flag} or {described.variable}: expected {setting.unit}: {setting.doc}")
-            continue
-        try:
-            values[described.name] = setting.read(text)
-        except ValueError as error:
-            problems.append(f"{where}: {error}")
-    settings = None if problems else Settings(**values)
+    settings, problems = read_settings(Settings, flags, environment)
     if settings is not None:
         problems = _contradictions(settings)
         if not problems:
             return settings
     raise TaximeterError("config_invalid", "; ".join(problems))
-
-
-def _given(
-    described: Description, flags: Mapping[str, str | None], environment: Mapping[str, str]
-) -> tuple[str, str | None]:
-    """Return where a setting's text comes from, and the text."""
-    flag = flags.get(described.name)
-    if flag is not None:
-        return described.flag, flag
-    variables = [described.variable, "REDIS_URL"] if described.name == "redis_url" else [described.variable]
-    for variable in variables:
-        if variable in environment:
-            return variable, environment[variable]
-    return described.variable, described.setting.default
 
 
 def _contradictions(settings: Settings) -> list[str]:

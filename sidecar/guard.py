@@ -11,7 +11,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from sidecar.contract.codes import TaximeterError
-from sidecar.setting import Address
+from sidecar.contract.settings import Address
 
 TOKEN_CHARS_MIN: Final = 32
 TOKENS_MAX: Final = 16

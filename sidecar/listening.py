@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from sidecar.contract.codes import TaximeterError
-from sidecar.setting import Address
+from sidecar.contract.settings import Address
 
 BACKLOG: Final = 512
 UNIX_PATH_BYTES_MAX: Final = 107

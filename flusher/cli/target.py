@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from flusher.endpoints import DEFAULT_DATA_DIR, Endpoints, read_endpoints
 from sidecar.contract.codes import TaximeterError
+from sidecar.contract.settings import with_secrets
 
 _ENVIRONMENT: Final[dict[str, tuple[str, ...]]] = {
     "redis": ("TAXIMETER_REDIS_URL", "REDIS_URL"),
@@ -92,7 +93,7 @@ def find_target(args: argparse.Namespace, environment: Mapping[str, str] | None 
     for an address of another form, file_invalid for a broken `endpoints.json`, target_missing when ``--data-dir``
     names a directory in which nothing runs.
     """
-    variables = os.environ if environment is None else environment
+    variables = with_secrets(os.environ if environment is None else environment, Path.read_text)
     named_dir: Path | None = getattr(args, "target_data_dir", None)
     data_dir = named_dir or DEFAULT_DATA_DIR
     endpoints = read_endpoints(data_dir)

@@ -1,4 +1,4 @@
-"""Log lines for machines: one JSON object a line on stderr. Bodies, keys and tokens never get here."""
+"""Log lines for machines, the same of both programs: one JSON object a line. Bodies, keys and tokens never get here."""
 
 import json
 import logging

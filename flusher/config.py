@@ -1,0 +1,73 @@
+"""The flusher's settings: each declared once, with its meaning, unit and default; read from flags and environment."""
+
+import argparse
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+from sidecar.contract.codes import TaximeterError
+from sidecar.contract.settings import (
+    LOG_LEVELS,
+    Address,
+    Setting,
+    read_address,
+    read_level,
+    read_redis_url,
+    read_settings,
+    seconds,
+)
+from sidecar.contract.settings import add_flags as add_flags_of
+
+
+def read_database_url(text: str) -> str:
+    """Return the address of a PostgreSQL: a URL, or libpq's `key=value` form."""
+    if not text.startswith(("postgresql://", "postgres://")) and not re.match(r"\s*\w+\s*=", text, re.ASCII):
+        scheme = text.partition("://")[0] if "://" in text else "no scheme"
+        raise ValueError(f"expected postgresql://USER@HOST/NAME, got {scheme}")
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a flusher runs with. Made by `settings_from`."""
+
+    redis_url: Annotated[
+        str,
+        Setting(None, read_redis_url, "URL", "Redis or Valkey; `REDIS_URL` when it is not set", "REDIS_URL"),
+    ]
+    database_url: Annotated[
+        str,
+        Setting(None, read_database_url, "URL", "PostgreSQL; `DATABASE_URL` when it is not set", "DATABASE_URL"),
+    ]
+    flush_interval_s: Annotated[
+        float, Setting("0.5", seconds(0.01, 60), "seconds", "from the start of a cycle to the start of the next")
+    ]
+    health_http: Annotated[
+        Address | None,
+        Setting(
+            "127.0.0.1:8131",
+            read_address,
+            "HOST:PORT",
+            "where /livez, /readyz and /metrics are served; empty for nowhere",
+        ),
+    ]
+    log_level: Annotated[
+        str, Setting("info", read_level, "level", f"least severe log line on stderr: {', '.join(LOG_LEVELS)}")
+    ]
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for every setting."""
+    add_flags_of(parser, Settings)
+
+
+def settings_from(flags: Mapping[str, str | None], environment: Mapping[str, str]) -> Settings:
+    """Return the settings that flags (by name; None when not given) and then the environment give.
+
+    Raises TaximeterError `config_invalid` that names every setting that can't be used.
+    """
+    settings, problems = read_settings(Settings, flags, environment)
+    if settings is None:
+        raise TaximeterError("config_invalid", "; ".join(problems))
+    return settings
