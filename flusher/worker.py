@@ -48,7 +48,7 @@ class Worker:
         self._ledger = Ledger(database_url)
         with self._ledger.transaction():
             self._row = self._ledger.read()
-        self._drain = Drain(self._source, self._ledger, self._row)
+        self._drain = Drain(self._source, self._ledger)
         self._generations = Generations(self._source, self._ledger, self._row, self._drain)
         self._registrar = Registrar(self._source, self._ledger, self._row)
         self._janitor = Janitor(self._source)
@@ -61,8 +61,6 @@ class Worker:
     def run_once(self, *, wait: bool = False) -> Drained:
         """Do one cycle over all shards and return what was drained. `wait` for other flushers that hold a shard."""
         started = time.monotonic()
-        with self._ledger.transaction():
-            self._row = self._ledger.read()
         self._registrar.tell()
         self._registrar.register()
         drained = Drained()

@@ -29,7 +29,14 @@ _SOCKET_NAME = "taximeter.sock"
 _READY_DEADLINE_S = 30.0
 _LOCK_DEADLINE_S = 1.0
 _COMMAND_DEADLINE_S = 120.0
-_NOT_OURS = ("REDIS_URL", "DATABASE_URL", "STRIPE_", "TAXIMETER_STRIPE_")
+_NOT_OURS = (
+    "REDIS_URL",
+    "DATABASE_URL",
+    "STRIPE_",
+    "TAXIMETER_REDIS_URL",
+    "TAXIMETER_DATABASE_URL",
+    "TAXIMETER_STRIPE_",
+)
 
 
 class Address(NamedTuple):
@@ -201,6 +208,7 @@ class System:
             "TAXIMETER_JOURNAL_DIR": str(self.data_dir / "journal"),
             "TAXIMETER_HTTP": self.http.text,
             "TAXIMETER_SOCKET": str(self.socket),
+            "TAXIMETER_HEALTH_HTTP": "",  # nobody probes this flusher, and several systems may run on a machine
         }
 
     @property
