@@ -7,20 +7,22 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence, Sized
+from typing import Final, NamedTuple, Protocol
 
 from aiohttp import web
 
 from sidecar import answers, queries
 from sidecar.answers import Answer, Outcome
 from sidecar.contract.codes import TaximeterError
+from sidecar.contract.event import Event
 from sidecar.contract.identity import body_digest
+from sidecar.contract.meters import Revision
 from sidecar.errors import Unavailable
 from sidecar.guard import Guard
-from sidecar.ingest import Ingest, Receipt
+from sidecar.ingest import Receipt
 from sidecar.intake import Intake
-from sidecar.live import LiveUsage
+from sidecar.live import LiveReading
 from sidecar.metrics import CONTENT_TYPE, Metrics
 from sidecar.openapi import document
 from sidecar.reading import MEDIA_TYPES, Reading, Terms, read
@@ -28,6 +30,40 @@ from sidecar.reading import MEDIA_TYPES, Reading, Terms, read
 _log = logging.getLogger(__name__)
 
 _NOTHING: Final = Receipt(applied=True)
+
+
+class Core(Protocol):
+    """What the API asks of the ingest core; see `sidecar.ingest.Ingest`."""
+
+    @property
+    def revision(self) -> Revision:
+        """The meters in force."""
+
+    @property
+    def event_floor_us(self) -> int:
+        """Events at or before this time are too old."""
+
+    @property
+    def lanes(self) -> Sized:
+        """One for each shard."""
+
+    def now_us(self) -> int:
+        """Return the time for events that have none."""
+
+    def unready(self) -> TaximeterError | None:
+        """Return why no event can be accepted now, or None."""
+
+    async def submit(
+        self, events: Sequence[Event], key: str | None, digest: bytes | None, assigned_us: int | None
+    ) -> Receipt:
+        """Make events durable and say what became of them. Raises Unavailable."""
+
+
+class Usage(Protocol):
+    """What the API asks of live usage; see `sidecar.live.LiveUsage`."""
+
+    async def read(self, user_id: str, meter: str | None, start_us: int, end_us: int) -> LiveReading:
+        """Return what the user has used. Raises TaximeterError, Unavailable among them."""
 
 
 class Submission(NamedTuple):
@@ -43,9 +79,7 @@ class Submission(NamedTuple):
 class Api:
     """Answers requests, each once."""
 
-    def __init__(
-        self, ingest: Ingest, live: LiveUsage, intake: Intake, metrics: Metrics, *, request_events_max: int
-    ) -> None:
+    def __init__(self, ingest: Core, live: Usage, intake: Intake, metrics: Metrics, *, request_events_max: int) -> None:
         self.stopping = False
         self._ingest = ingest
         self._live = live

@@ -10,12 +10,9 @@ from hypothesis import strategies as st
 
 from sidecar.contract.codes import CODES, TaximeterError
 from sidecar.contract.event import Event
-from sidecar.contract.meters import Revision
 from sidecar.fields import time_text, time_us_of
-from sidecar.reading import MEDIA_TYPES, Reading, Terms, read
-
-NOW_US = 1_753_090_461_000_000  # 2025-07-21T09:34:21Z
-TERMS = Terms(now_us=NOW_US, floor_us=0, revision=Revision(0, []), shards=4, random_bytes=lambda count: b"r" * count)
+from sidecar.reading import MEDIA_TYPES, Reading, read
+from tests.sidecar.support import NOW_US, TERMS
 
 strings = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20)
 decimals = st.decimals(-(10**14), 10**14, allow_nan=False, places=6).map(lambda value: f"{value:f}")
@@ -31,13 +28,13 @@ good_events = st.fixed_dictionaries(
 )
 bad_events: st.SearchStrategy[Any] = st.one_of(
     st.none(),
-    st.integers(),
+    st.integers(-(2**63), 2**63),
     st.text(st.characters(exclude_categories=["Cs"])),
-    st.lists(st.integers(), max_size=2),
+    st.lists(st.integers(0, 9), max_size=2),
     st.fixed_dictionaries({"user_id": strings}),
     st.fixed_dictionaries({"user_id": strings, "event_type": strings, "units": st.just("ten") | st.none()}),
-    st.fixed_dictionaries({"user_id": strings, "event_type": strings, "timestamp": st.integers()}),
-    st.fixed_dictionaries({"user_id": strings, "event_type": strings, "typo": st.integers()}),
+    st.fixed_dictionaries({"user_id": strings, "event_type": strings, "timestamp": st.integers(0, 2**63)}),
+    st.fixed_dictionaries({"user_id": strings, "event_type": strings, "typo": st.integers(0, 9)}),
     st.fixed_dictionaries({"user_id": strings, "event_type": strings, "properties": st.just({"a": []})}),
     st.fixed_dictionaries({"user_id": st.just("\udc80"), "event_type": strings}),
 )
