@@ -44,6 +44,7 @@ class Drained:
 class _Epoch:
     """What is known of an epoch while its entries are read."""
 
+    floors: LedgerRow
     marks: dict[str, Mark]
     entries: int = 0
     broken: bool = False
@@ -56,10 +57,9 @@ class _Epoch:
 class Drain:
     """Takes sealed epochs of one ledger from `source` to `ledger`."""
 
-    def __init__(self, source: Source, ledger: Ledger, row: LedgerRow) -> None:
+    def __init__(self, source: Source, ledger: Ledger) -> None:
         self._source = source
         self._ledger = ledger
-        self._row = row
 
     def drain(
         self, shard: int, generation: str, sealed: Sealed, *, remains: bool = False, wait: bool = False
@@ -89,7 +89,7 @@ class Drain:
     def _commit(
         self, shard: int, generation: str, sealed: Sealed, counters: dict[Counter, Amount]
     ) -> tuple[Drained, set[Counter]]:
-        epoch = _Epoch(self._ledger.marks(shard))
+        epoch = _Epoch(self._ledger.read(), self._ledger.marks(shard))
         taken: list[tuple[Entry, Batch]] = []
         for entries in self._source.entries(shard, generation, sealed.token):
             for entry in entries:
@@ -141,7 +141,7 @@ class Drain:
         wanted: set[bytes] = set()
         for _, batch in taken:
             wanted |= claim_keys(batch)
-        court = Court(self._ledger.claims(wanted), self._row.event_floor_us, self._row.claim_floor_us)
+        court = Court(self._ledger.claims(wanted), epoch.floors.event_floor_us, epoch.floors.claim_floor_us)
         for entry, batch in taken:
             court.hear(entry, batch)
         court.settle(self._ledger.insert(shard, court.candidates))

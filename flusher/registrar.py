@@ -21,13 +21,14 @@ class Registrar:
     def tell(self) -> None:
         """Tell the sidecars of the ledger where Redis does not say it, or says what is no longer so."""
         with self._ledger.transaction():
+            floor_us = self._ledger.read().event_floor_us
             revisions = self._ledger.revisions()
             users = self._ledger.users_of_other_customers()
         wanted = {
             "ledger": self._row.id,
             "shards": str(self._row.shards),
             "revision": str(max(revisions)),
-            "event_floor_us": str(self._row.event_floor_us),
+            "event_floor_us": str(floor_us),
             "users": hashlib.sha256(msgspec.json.encode(sorted(users.items()))).hexdigest()[:16],
         }
         if self._source.ledger_fields() != wanted:

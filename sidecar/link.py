@@ -4,8 +4,8 @@ Nothing here repeats a command (a repeated increment counts twice); whoever uses
 """
 
 import asyncio
-from collections.abc import Awaitable, Sequence
-from typing import Any, Final, cast
+from collections.abc import Sequence
+from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import Connection, parse_url
@@ -97,6 +97,6 @@ async def evaluate(redis: Redis, call: Call) -> Any:
     """Run a script that may be repeated and return its reply. Raises one of LINK_ERRORS."""
     arguments: tuple[Any, ...] = (*call.keys, *call.args)
     try:
-        return await cast("Awaitable[Any]", redis.evalsha(call.script.sha1, len(call.keys), *arguments))
+        return await redis.evalsha(call.script.sha1, len(call.keys), *arguments)
     except NoScriptError:
-        return await cast("Awaitable[Any]", redis.eval(call.script.text.decode(), len(call.keys), *arguments))
+        return await redis.eval(call.script.text.decode(), len(call.keys), *arguments)

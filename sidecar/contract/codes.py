@@ -57,6 +57,8 @@ CODES: Final[dict[str, str]] = {
     "ledger_mismatch": "Redis or the journal belongs to another ledger or shard count",
     "journal_corrupt": "a journal record in the middle is damaged; see `taximeter journal repair`",
     "journal_locked": "another process holds this journal",
+    "catalog_invalid": "the catalog has entries that can't be applied; nothing was changed",
+    "meter_in_use": "the meter has usage, so what it counts can't change; make a new one",
     "codec_unknown": "a record has a version that this program does not know; update it",
     "epoch_changed": "the epoch changed while it was read; it is read again",
     "invariant_broken": "a rule that must always hold does not; nothing was changed",

@@ -139,10 +139,15 @@ class Revision:
         return shares
 
     def problem(self, event_type: str, properties: Mapping[str, object]) -> str | None:
-        """Return why a meter can't read what it sums from these properties, or None.
+        """Return why an event would silently be left out by a meter that should count it, or None.
 
-        The sidecar refuses such an event, so that no meter silently leaves it out.
+        The sidecar refuses such an event.
         """
+        if event_type not in self._by_type and event_type in self._names:
+            return (
+                f"event_type: no meter counts {event_type!r}, and the meter of that name counts other events; "
+                "name a meter that counts it in the catalog"
+            )
         for meter in self._by_type.get(event_type, ()):
             if meter.field == "units" or meter.aggregation == "count" or not _matches(meter, properties):
                 continue
