@@ -1,66 +1,27 @@
-"""Invoices reach Stripe once and right to the cent, whatever is lost or killed on the way."""
+"""Invoices reach Stripe as drafts with items and are finalized; what is wrong with one stops that one alone."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
-from itertools import product
-from typing import Any, Literal, Self
 
-import psycopg
 import pytest
 
 from flusher.database import connect
 from flusher.invoicing.deliver import Delivered, bind_stripe, deliver_invoices
-from flusher.invoicing.gateway import Gateway
-from flusher.invoicing.invoice import Delivery, Invoice, Point, Status
-from flusher.invoicing.store import load_invoices
+from flusher.invoicing.invoice import Delivery, Status
 from sidecar.contract.codes import TaximeterError
+from tests.invoicing.delivery import (
+    CREATE,
+    FINALIZE,
+    ITEM,
+    READ,
+    Open,
+    assert_delivered_once,
+    deliver,
+    load,
+    make,
+)
 from tests.invoicing.world import World, utc
 from tests.stripe_stand_in import StripeStandIn
-
-Open = Callable[..., Gateway]
-
-CREATE = "POST /v1/invoices"
-ITEM = "POST /v1/invoiceitems"
-FINALIZE = "POST /v1/invoices/{id}/finalize"
-READ = "GET /v1/invoices/{id}"
-LINES = "GET /v1/invoices/{id}/lines"
-
-
-def make(world: World, stand_in: StripeStandIn, customer: str = "cus_1", units: int = 12345) -> str:
-    """Make July's invoice of a customer that Stripe knows, and return its id."""
-    stand_in.test.add_customer(customer)
-    world.subscribe(customer, end="2025-08-01T00:00:00Z")
-    world.use(customer, units, utc(2025, 7, 5))
-    (invoice,) = world.run(utc(2025, 8, 1), customer=customer, stripe=True).invoices
-    assert (invoice.status, invoice.delivery) == (Status.DRAFT, Delivery.PENDING)
-    return invoice.id
-
-
-def deliver(world: World, gateway: Gateway, *ids: str) -> Delivered:
-    return deliver_invoices(world.connection, world.url, gateway, ids)
-
-
-def load(world: World, invoice_id: str) -> Invoice:
-    (invoice,) = load_invoices(world.connection, [invoice_id])
-    return invoice
-
-
-def age_intents(world: World, stand_in: StripeStandIn) -> None:
-    """Let 25 hours pass, here and at Stripe."""
-    world.connection.execute("UPDATE stripe_intents SET created_at = created_at - interval '25 hours'")
-    stand_in.later(25 * 3600)
-
-
-def assert_delivered_once(world: World, stand_in: StripeStandIn, invoice_id: str) -> None:
-    """Its customer has one invoice at Stripe, finalized, with our three lines, and ours says so."""
-    ours = load(world, invoice_id)
-    (theirs,) = (found for found in stand_in.test.invoices.values() if found["customer"] == ours.customer)
-    items = [item["amount"] for item in stand_in.test.items.values() if item["customer"] == ours.customer]
-    assert (theirs["status"], theirs["total"], theirs["currency"]) == ("open", 10173, "usd")
-    assert sorted(items) == [0, 1173, 9000]
-    assert (ours.status, ours.delivery, ours.point) == (Status.OPEN, Delivery.SENT, Point.FINALIZED)
-    assert (ours.stripe_invoice, ours.reason) == (theirs["id"], None)
 
 
 def test_an_invoice_becomes_a_draft_with_items_and_is_finalized(
@@ -92,121 +53,6 @@ def test_a_delivery_repeated_asks_stripe_nothing(world: World, stand_in: StripeS
     deliver(world, open_gateway(), invoice_id)
 
     assert len(stand_in.calls) == calls
-
-
-@pytest.mark.parametrize("effect", ["before", "after"])
-@pytest.mark.parametrize("route", [CREATE, ITEM, FINALIZE, READ, LINES])
-def test_a_call_that_is_lost_is_made_up_for(
-    world: World, stand_in: StripeStandIn, open_gateway: Open, route: str, effect: Literal["before", "after"]
-) -> None:
-    answers: tuple[Literal["drop"] | int, ...] = ("drop", 409, 429, 500)
-    for answer, later in product(answers, (False, True)):
-        # Given a call that fails before or after its effect
-        invoice_id = make(world, stand_in, f"cus_{answer}_{later}")
-        stand_in.fault(route, effect, answer, skip=1 if route == ITEM else 0)
-        first = deliver(world, open_gateway(), invoice_id)
-        assert [(waiting.invoice, waiting.reason) for waiting in first.waiting] == [(invoice_id, "stripe_unavailable")]
-
-        # When it is run again, at once or when the key is forgotten
-        if later:
-            age_intents(world, stand_in)
-        deliver(world, open_gateway(retries=1), invoice_id)
-
-        # Then there is one invoice
-        assert_delivered_once(world, stand_in, invoice_id)
-
-
-def test_calls_are_repeated_within_a_run(world: World, stand_in: StripeStandIn, open_gateway: Open) -> None:
-    invoice_id = make(world, stand_in)
-    for route in (CREATE, ITEM, FINALIZE):
-        stand_in.fault(route, "after", "drop")
-        stand_in.fault(route, "before", 409)
-
-    deliver(world, open_gateway(retries=3), invoice_id)
-
-    assert_delivered_once(world, stand_in, invoice_id)
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class DyingCursor(psycopg.Cursor[Any]):
-    """A cursor whose process dies at its connection's n-th statement."""
-
-    def execute(self, *arguments: Any, **options: Any) -> Self:
-        LEFT[0] -= 1
-        if LEFT[0] < 0:
-            raise Killed
-        return super().execute(*arguments, **options)
-
-
-LEFT = [0]
-
-
-class DyingGateway:
-    """A gateway whose process dies at its n-th call, before or after the call."""
-
-    def __init__(self, gateway: Gateway, left: int, moment: str) -> None:
-        self._gateway = gateway
-        self._left = left
-        self._moment = moment
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._gateway, name)
-
-        def call(*arguments: Any) -> Any:
-            self._left -= 1
-            if self._left < 0 and self._moment == "before":
-                raise Killed
-            answer = method(*arguments)
-            if self._left < 0:
-                raise Killed
-            return answer
-
-        return call
-
-
-def test_killed_at_any_statement_it_is_one_invoice(world: World, stand_in: StripeStandIn, open_gateway: Open) -> None:
-    # Given deliveries, each of which is killed one statement later than the one before, until one ends by itself
-    invoice_id = make(world, stand_in)
-    gateway = open_gateway()
-    for statements in range(200):
-        with connect(world.url, autocommit=True) as connection:
-            connection.cursor_factory = DyingCursor
-            LEFT[0] = statements
-            try:
-                deliver_invoices(connection, world.url, gateway, [invoice_id])
-            except Killed:
-                continue
-            break
-
-    # Then there is one invoice
-    assert 10 < statements < 199
-    assert_delivered_once(world, stand_in, invoice_id)
-
-
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_killed_around_any_call_it_is_one_invoice(
-    world: World, stand_in: StripeStandIn, open_gateway: Open, moment: str
-) -> None:
-    for call, later in product(range(8), (False, True)):
-        # Given a delivery that is killed around one of its calls
-        invoice_id = make(world, stand_in, f"cus_{call}_{later}")
-        dying: Any = DyingGateway(open_gateway(), call, moment)
-        try:
-            deliver(world, dying, invoice_id)
-            assert call >= 6  # create, three items, compare, finalize
-        except Killed:
-            assert call < 6
-
-        # When it is run again, at once or when the keys are forgotten
-        if later:
-            age_intents(world, stand_in)
-        deliver(world, open_gateway(), invoice_id)
-
-        # Then there is one invoice
-        assert_delivered_once(world, stand_in, invoice_id)
 
 
 def test_two_deliveries_at_once_make_one_invoice_each(
@@ -297,32 +143,6 @@ def test_an_invoice_is_not_finalized_over_an_open_discrepancy(
     assert stand_in.calls_to(FINALIZE) == []
 
     world.resolve()
-    deliver(world, open_gateway(), invoice_id)
-    assert_delivered_once(world, stand_in, invoice_id)
-
-
-def test_after_three_invoices_without_an_answer_the_rest_waits(
-    world: World, stand_in: StripeStandIn, open_gateway: Open
-) -> None:
-    ids = [make(world, stand_in, f"cus_{number}") for number in range(5)]
-    stand_in.fault(CREATE, "before", "drop", times=100)
-
-    found = deliver(world, open_gateway(), *ids)
-
-    assert [waiting.invoice for waiting in found.waiting] == ids
-    assert {waiting.reason for waiting in found.waiting} == {"stripe_unavailable"}
-    assert len(stand_in.calls_to(CREATE)) == 3
-
-
-def test_a_stripe_that_keeps_failing_ends_the_run_and_not_the_invoice(
-    world: World, stand_in: StripeStandIn, open_gateway: Open
-) -> None:
-    invoice_id = make(world, stand_in)
-    stand_in.fault(CREATE, "before", 500, times=10)
-    for _ in range(2):
-        assert len(deliver(world, open_gateway(retries=1), invoice_id).waiting) == 1
-
-    stand_in.heal()
     deliver(world, open_gateway(), invoice_id)
     assert_delivered_once(world, stand_in, invoice_id)
 

@@ -1,0 +1,54 @@
+"""What the tests of delivery share: an invoice to deliver, and what must be true when it is."""
+
+from collections.abc import Callable
+
+from flusher.invoicing.deliver import Delivered, deliver_invoices
+from flusher.invoicing.gateway import Gateway
+from flusher.invoicing.invoice import Delivery, Invoice, Point, Status
+from flusher.invoicing.store import load_invoices
+from tests.invoicing.world import World, utc
+from tests.stripe_stand_in import StripeStandIn
+
+Open = Callable[..., Gateway]
+
+CREATE = "POST /v1/invoices"
+ITEM = "POST /v1/invoiceitems"
+FINALIZE = "POST /v1/invoices/{id}/finalize"
+READ = "GET /v1/invoices/{id}"
+LINES = "GET /v1/invoices/{id}/lines"
+
+
+def make(world: World, stand_in: StripeStandIn, customer: str = "cus_1", units: int = 12345) -> str:
+    """Make July's invoice of a customer that Stripe knows, and return its id."""
+    stand_in.test.add_customer(customer)
+    world.subscribe(customer, end="2025-08-01T00:00:00Z")
+    world.use(customer, units, utc(2025, 7, 5))
+    (invoice,) = world.run(utc(2025, 8, 1), customer=customer, stripe=True).invoices
+    assert (invoice.status, invoice.delivery) == (Status.DRAFT, Delivery.PENDING)
+    return invoice.id
+
+
+def deliver(world: World, gateway: Gateway, *ids: str) -> Delivered:
+    return deliver_invoices(world.connection, world.url, gateway, ids)
+
+
+def load(world: World, invoice_id: str) -> Invoice:
+    (invoice,) = load_invoices(world.connection, [invoice_id])
+    return invoice
+
+
+def age_intents(world: World, stand_in: StripeStandIn) -> None:
+    """Let 25 hours pass, here and at Stripe."""
+    world.connection.execute("UPDATE stripe_intents SET created_at = created_at - interval '25 hours'")
+    stand_in.later(25 * 3600)
+
+
+def assert_delivered_once(world: World, stand_in: StripeStandIn, invoice_id: str) -> None:
+    """Its customer has one invoice at Stripe, finalized, with our three lines, and ours says so."""
+    ours = load(world, invoice_id)
+    (theirs,) = (found for found in stand_in.test.invoices.values() if found["customer"] == ours.customer)
+    items = [item["amount"] for item in stand_in.test.items.values() if item["customer"] == ours.customer]
+    assert (theirs["status"], theirs["total"], theirs["currency"]) == ("open", 10173, "usd")
+    assert sorted(items) == [0, 1173, 9000]
+    assert (ours.status, ours.delivery, ours.point) == (Status.OPEN, Delivery.SENT, Point.FINALIZED)
+    assert (ours.stripe_invoice, ours.reason) == (theirs["id"], None)
