@@ -136,6 +136,7 @@ class PostgresServer(EmbeddedServer):
             "unix_socket_directories": str(self._sockets),
             "unix_socket_permissions": "0700",
             "timezone": "UTC",
+            "dynamic_shared_memory_type": "mmap",  # in the data directory: a kill leaves nothing elsewhere
             **self._options,
         }
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

@@ -57,14 +57,18 @@ def test_committed_rows_survive_a_kill_of_the_server(server: PostgresServer) -> 
 
 
 def test_a_pid_file_of_a_killed_server_is_no_obstacle(server: PostgresServer) -> None:
-    # Given a pid file that names a process that runs and is no server, as after a restart of the machine
+    # Given a pid file whose number belongs to another process of the same user by now
     server.stop()
-    (server.data_dir / "data" / "postmaster.pid").write_text(f"{os.getppid()}\n", encoding="ascii")
-    (server.data_dir / ".s.PGSQL.5432.lock").write_text(f"{os.getppid()}\n", encoding="ascii")
-    # Then the server starts
-    server.start()
-    with psycopg.connect(server.url) as connection:
-        assert connection.execute("SELECT 1").fetchone() == (1,)
+    user = "nobody" if IS_ROOT else None
+    with subprocess.Popen(["sleep", "60"], user=user) as other:
+        for file in (server.data_dir / "data" / "postmaster.pid", server.data_dir / ".s.PGSQL.5432.lock"):
+            file.write_text(f"{other.pid}\n{server.data_dir}/data\n1\n5432\n", encoding="ascii")
+        # When the server starts
+        server.start()
+        # Then it runs
+        with psycopg.connect(server.url) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        other.kill()
 
 
 def test_a_half_made_data_directory_is_made_again(server: PostgresServer, home: Path) -> None:
@@ -95,12 +99,12 @@ def test_a_setting_that_the_server_refuses_is_shown(home: Path) -> None:
         broken.start()
 
 
-def test_the_environment_of_the_caller_does_not_lead_it_elsewhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PGPORT", "1")
-    monkeypatch.setenv("PGDATA", "/nowhere")
-    server = PostgresServer(home / "postgres")
+def test_a_locale_that_the_machine_lacks_does_not_matter(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Given the environment of somebody who logged in from a machine with another locale
+    monkeypatch.setenv("LC_ALL", "xx_YY.UTF-8")
+    server = PostgresServer(home / "other_locale", durable=False)
+    # Then the data are made and the server runs
     server.start()
-    monkeypatch.undo()
     with psycopg.connect(server.url) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
     server.stop()
