@@ -53,6 +53,7 @@ CODES: Final[dict[str, str]] = {
     "redis_unavailable": "Redis does not answer",
     "redis_unsuitable": "Redis is set up in a way that would lose events",
     "database_unavailable": "PostgreSQL does not answer",
+    "sidecar_unavailable": "no sidecar answers, or it takes nothing now",
     "schema_outdated": "the schema is not the one that this version needs; run `taximeter migrate`",
     "ledger_mismatch": "Redis or the journal belongs to another ledger or shard count",
     "journal_corrupt": "a journal record in the middle is damaged; see `taximeter journal repair`",
