@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 _PIPE_WIDTH: Final = 240  # nothing is cut off for whoever reads a table from a pipe
 
@@ -33,12 +33,15 @@ def console(stream: TextIO | None = None) -> Console:
 
 
 def progress() -> Progress:
-    """Return a progress display on standard error; it shows nothing where that is no terminal."""
+    """Return a progress display on standard error; it shows nothing where that is no terminal.
+
+    A task has a field `note`, which stands beside the bar.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),
