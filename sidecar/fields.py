@@ -70,6 +70,11 @@ def shown(value: object) -> str:
     return text if len(text) <= GOT_CHARS_MAX else text[: GOT_CHARS_MAX - 3] + "..."
 
 
+def shown_name(name: str) -> str:
+    """Return a name as a message repeats it: as it is where that is plain and short, else as `shown`."""
+    return name if len(name) <= GOT_CHARS_MAX and name.isascii() and name.isprintable() else shown(name)
+
+
 def _quoted(value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').encode("ascii", "backslashreplace").decode()
     return '"' + _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", escaped) + '"'

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from sidecar.contract.event import EVENT_BYTES_MAX, PROPERTIES_MAX, STRING_BYTES_MAX
-from sidecar.fields import NumberText, Refusal, shown, string_problem
+from sidecar.fields import NumberText, Refusal, shown, shown_name, string_problem
 
 # What an event of the longest strings has left, so that every event stays within its limit. Counted as normalised.
 PROPERTIES_BYTES_MAX: Final = EVENT_BYTES_MAX - 4 * STRING_BYTES_MAX
@@ -76,7 +76,7 @@ def canonical_properties(properties: Mapping[str, object]) -> str:
         problem = string_problem(name)
         if problem:
             raise Refusal("properties_invalid", "properties", f"a name: {problem}")
-        values[name] = _canonical_value(f"properties.{name}", value)
+        values[name] = _canonical_value(f"properties.{shown_name(name)}", value)
     encoded = _encode(values)
     if len(encoded) > PROPERTIES_BYTES_MAX:
         measured = f"expected at most {PROPERTIES_BYTES_MAX} bytes, got {len(encoded)}"

@@ -55,6 +55,7 @@ def as_msgpack(events: list[Any]) -> bytes:
 ENCODERS = {"application/json": as_json, "application/x-ndjson": as_ndjson, "application/msgpack": as_msgpack}
 
 
+@settings(deadline=None)
 @given(events=st.lists(good_events, max_size=5))
 def test_json_ndjson_and_msgpack_mean_the_same(events: list[Any]) -> None:
     readings = [read(media_type, encode(events), TERMS) for media_type, encode in ENCODERS.items()]
@@ -65,6 +66,7 @@ def test_json_ndjson_and_msgpack_mean_the_same(events: list[Any]) -> None:
     assert readings[2] == readings[0]
 
 
+@settings(deadline=None)
 @given(
     event=good_events,
     event_id=strings,
@@ -98,6 +100,7 @@ def test_a_cloudevent_is_the_same_event(event: dict[str, Any], event_id: str, so
     assert batch == plain
 
 
+@settings(deadline=None)
 @given(data=st.data(), media_type=st.sampled_from(sorted(ENCODERS)))
 def test_bad_events_never_spoil_their_neighbours(data: st.DataObject, media_type: str) -> None:
     # Given good and bad events in any order
@@ -148,12 +151,13 @@ def check_any(media_type: str, body: bytes) -> None:
         assert msgspec.msgpack.decode(msgspec.msgpack.encode(event), type=Event) == event
 
 
+@settings(deadline=None)
 @given(media_type=st.sampled_from(MEDIA_TYPES), body=st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(media_type: str, body: bytes) -> None:
     check_any(media_type, body)
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(data=st.data(), media_type=st.sampled_from(sorted(ENCODERS)))
 def test_a_damaged_body_is_read_or_refused(data: st.DataObject, media_type: str) -> None:
     body = bytearray(ENCODERS[media_type](data.draw(st.lists(good_events, min_size=1, max_size=3))))
@@ -165,6 +169,7 @@ def test_a_damaged_body_is_read_or_refused(data: st.DataObject, media_type: str)
     check_any(media_type, bytes(body))
 
 
+@settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.text(), lambda inner: st.lists(inner)))
 def test_any_json_is_read_or_refused(value: object) -> None:
     for media_type in MEDIA_TYPES:
@@ -173,6 +178,7 @@ def test_any_json_is_read_or_refused(value: object) -> None:
             check_any(media_type, json.dumps([value, {"user_id": value}]).encode())
 
 
+@settings(deadline=None)
 @given(st.integers(-62_135_596_800_000_000, 253_402_300_799_999_999))
 def test_a_time_survives_its_text(time_us: int) -> None:
     assert time_us_of(time_text(time_us)) == time_us

@@ -46,6 +46,7 @@ class TestProperties:
             ('{"": 1}', "properties: a name: expected a string of 1 to 256 bytes, got an empty one"),
             ('{"a\\u0000": 1}', 'properties: a name: expected no control characters or lone surrogates, got "a\\x00"'),
             ('{"a": "\\u009f"}', 'properties.a: expected no control characters or lone surrogates, got "\\x9f"'),
+            ('{"\u00e9.b": []}', 'properties."\\xe9.b": expected a string, number or boolean, got an array'),
             ('{"a": "\\ud800"}', None),
             (
                 '{"a": 1e40}',
