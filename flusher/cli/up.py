@@ -1,6 +1,7 @@
 """`taximeter up`: the whole system in the foreground, its data in a directory, until Ctrl-C."""
 
 import argparse
+import shlex
 import signal
 import sys
 import time
@@ -74,8 +75,17 @@ def _tell(line: str) -> None:
 
 
 def _welcome(endpoints: Endpoints, data_dir: Path, took_s: float) -> str:
-    here = "" if data_dir == DEFAULT_DATA_DIR else f" --data-dir {data_dir}"
+    here = "" if data_dir == DEFAULT_DATA_DIR else f" --data-dir {shlex.quote(str(data_dir))}"
     event = '{"user_id": "cus_123456", "event_type": "api_call", "units": 1}'
+    next_commands = {
+        f"taximeter flush{here}": "bring it into PostgreSQL",
+        f"taximeter usage{here}": "what was counted",
+        f"taximeter apply{here} catalog.toml": "meters, plans, customers, subscriptions",
+        f"taximeter invoice{here} --dry-run": "what would be billed now",
+        f"taximeter verify{here}": "the proof that every event is counted once",
+    }
+    width = max(map(len, next_commands))
+    commands = "\n".join(f"  {command:{width}}  # {does}" for command, does in next_commands.items())
     return f"""
 Taximeter is ready after {took_s:.1f} s.
 
@@ -89,11 +99,7 @@ Send an event:
 
 Then, in another terminal:
 
-  taximeter flush{here}                   bring it into PostgreSQL
-  taximeter usage{here} --customer cus_123456
-  taximeter apply{here} catalog.toml      meters, plans, subscriptions
-  taximeter invoice{here} --dry-run       what would be billed now
-  taximeter verify{here}                  the proof that every event is counted once
+{commands}
 
 Ctrl-C drains and stops; the data stay.
 """
