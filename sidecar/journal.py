@@ -149,6 +149,8 @@ class ShardJournal:
 
     def digest_at(self, sequence: int) -> bytes | None:
         """Return the digest of the chain at `sequence`, or None where this journal does not reach."""
+        if sequence < self.first.position.sequence:
+            return None  # what followed it was given up, so nothing could go on behind it
         if sequence in self._digests:
             return self._digests[sequence]
         start = self.start_at(sequence)

@@ -101,28 +101,34 @@ class Lane:
         `revision` gives the number of the meters that a batch is counted under, `clock_us` the time now; `deliver`
         gets every batch as soon as it is on disk.
         """
+        parts: list[Part] = []
+        try:
+            while True:
+                await self._arrived.wait()
+                self._arrived.clear()
+                while self._waiting or self._watermark_due:
+                    parts = self._take()
+                    await self._journal(parts, self._batch(parts, revision(), clock_us()), deliver)
+                    parts = []
+        finally:  # nobody journals what is left: whoever waits for it is told so
+            for part in (*parts, *self._waiting):
+                part.fail(Unavailable("stopping", "the sidecar stopped before these events were journaled"))
+
+    async def _journal(self, parts: Sequence[Part], batch: Batch, deliver: Callable[[Entry], None]) -> None:
+        record = encode_batch(batch)
+        nanos = sum(event.nanos for event in batch.events)
         loop = asyncio.get_running_loop()
-        while True:
-            await self._arrived.wait()
-            self._arrived.clear()
-            while self._waiting or self._watermark_due:
-                self._busy = True
-                parts = self._take()
-                batch = self._batch(parts, revision(), clock_us())
-                record = encode_batch(batch)
-                nanos = sum(event.nanos for event in batch.events)
-                try:
-                    step = await loop.run_in_executor(
-                        self._executor, self.journal.append, record, len(batch.events), nanos
-                    )
-                except Unavailable as error:
-                    for part in parts:
-                        part.fail(error)
-                    self._busy = False
-                    continue
-                self._written_at = time.monotonic()
-                self._deliver(Entry(step, batch, _placed(parts)), deliver)
-                self._busy = False
+        self._busy = True
+        try:
+            step = await loop.run_in_executor(self._executor, self.journal.append, record, len(batch.events), nanos)
+        except Unavailable as error:
+            for part in parts:
+                part.fail(error)
+        else:
+            self._written_at = time.monotonic()
+            self._deliver(Entry(step, batch, _placed(parts)), deliver)
+        finally:
+            self._busy = False
 
     @staticmethod
     def _deliver(entry: Entry, deliver: Callable[[Entry], None]) -> None:

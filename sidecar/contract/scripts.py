@@ -17,7 +17,7 @@ from sidecar.contract.meters import WINDOW_US, Counter, Revision
 from sidecar.contract.units import split
 
 EPOCH_EVENTS_MAX: Final = 2_000_000  # then ingest waits in the journals until the flusher has sealed
-EPOCH_FIELDS_MAX: Final = 400_000  # of counters: what one publish can carry in a single command
+EPOCH_FIELDS_MAX: Final = 150_000  # of counters: five arguments each at most in one publish, of a million
 NOT_COVERED: Final = 65535
 
 ScriptName = Literal[
