@@ -1,6 +1,9 @@
 """Reads bodies for the tests under terms that never change."""
 
+import asyncio
 import json
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -34,3 +37,12 @@ def refused(reading: Reading) -> Rejection:
     assert reading.events == []
     (rejection,) = reading.rejections
     return rejection
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Waits until the condition holds. Raises TimeoutError when it does not come to."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("the condition did not come to hold")
+        await asyncio.sleep(0.01)
