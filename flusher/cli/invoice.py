@@ -57,7 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Make, send and report. Returns 0, 1 when an invoice is parked, 75 when something only waits."""
     window = find_window(args.finalization_window_s, os.environ)
-    stripe = find_stripe(live=args.live)
+    stripe = find_stripe(live=args.live, sends=not args.dry_run)
+    ask = stripe is not None and stripe.livemode and not (args.yes or args.dry_run)
+    if ask and not sys.stdin.isatty():
+        raise TaximeterError("usage_invalid", "a live key moves real money, and nobody can be asked here: add --yes")
     target = find_target(args)
     url = target.need_database()
     target.announce("database")
@@ -69,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             made = make_invoices(connection, options, progress)
         delivered, failure = Delivered(), None
         if not args.dry_run:
-            delivered, failure = _deliver(connection, url, stripe, options, ask=not args.yes)
+            delivered, failure = _deliver(connection, url, stripe, options, ask=ask)
     _report(made, delivered, dry_run=args.dry_run, as_json=args.json)
     if failure is not None:
         raise failure
@@ -105,7 +108,7 @@ def _deliver(
     with closing(Gateway(stripe)) as gateway:
         try:
             bind_stripe(connection, gateway)
-            if stripe.livemode and ask:
+            if ask:
                 _confirm(load_invoices(connection, ids))
             with _progress("sending invoices") as progress:
                 return deliver_invoices(connection, url, gateway, ids, collect=stripe.collect, progress=progress), None
@@ -114,11 +117,8 @@ def _deliver(
 
 
 def _confirm(invoices: Sequence[Invoice]) -> None:
-    """Ask before real money moves. Raises TaximeterError when nobody can be asked or the answer is not yes."""
-    question = f"send {_counted(invoices)} to Stripe, LIVE?"
-    if not sys.stdin.isatty():
-        raise TaximeterError("usage_invalid", f"{question} Nobody can be asked here; add --yes to send without asking")
-    sys.stderr.write(f"{question} [y/N] ")
+    """Ask before real money moves. Raises TaximeterError `not_confirmed` unless the answer is yes."""
+    sys.stderr.write(f"send {_counted(invoices)} to Stripe, LIVE? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise TaximeterError("not_confirmed", "nothing was sent; the invoices are made and wait")

@@ -17,11 +17,14 @@ COLLECT_VARIABLE = "TAXIMETER_STRIPE_COLLECT"
 _COLLECT = {"true": True, "false": False}
 
 
-def find_stripe(environment: Mapping[str, str] | None = None, *, live: bool) -> StripeSettings | None:
+def find_stripe(
+    environment: Mapping[str, str] | None = None, *, live: bool, sends: bool = True
+) -> StripeSettings | None:
     """Return how Stripe is reached, or None when the environment names no key.
 
     `live` is whether `--live` was given: a live key is refused without it, and also when nothing says whether Stripe
-    is to collect what it finalizes. Raises TaximeterError: `config_invalid`, `file_invalid`, `usage_invalid`.
+    is to collect what it finalizes. A dry run (`sends` false) moves no money and needs neither. Raises
+    TaximeterError: `config_invalid`, `file_invalid`, `usage_invalid`.
     """
     variables = os.environ if environment is None else environment
     key = _read_key(variables)
@@ -32,6 +35,8 @@ def find_stripe(environment: Mapping[str, str] | None = None, *, live: bool) -> 
         return None
     collect = _read_collect(variables)
     settings = StripeSettings(key, variables.get(BASE_VARIABLE) or None, collect=bool(collect))
+    if not sends:
+        return settings
     if settings.livemode != live:
         raise TaximeterError(
             "usage_invalid",

@@ -1,5 +1,6 @@
 """`taximeter invoice` and `taximeter invoices`, as a script and a person use them."""
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -37,6 +38,13 @@ def with_stripe(stand_in: StripeStandIn, monkeypatch: pytest.MonkeyPatch, run: R
     monkeypatch.setenv("STRIPE_API_KEY", "sk_test_x")
     monkeypatch.setenv("STRIPE_API_BASE", stand_in.base_url)
     return stand_in
+
+
+class Terminal(io.StringIO):
+    """A person at standard input."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def july(world: World, customer: str = "cus_1", units: int = 12345) -> None:
@@ -188,14 +196,21 @@ def test_a_live_key_needs_the_flag_the_setting_and_a_yes(
     assert run("invoice", "--at", "2025-08-01", "--live") == 1
     assert "TAXIMETER_STRIPE_COLLECT" in capsys.readouterr().err
     assert world.counts()["invoices"] == 0
-    # Without --yes and nobody to ask, it is made and not sent
+    # Without --yes and nobody to ask neither
     monkeypatch.setenv("TAXIMETER_STRIPE_COLLECT", "true")
     assert run("invoice", "--at", "2025-08-01", "--live") == 2
-    shown = capsys.readouterr()
-    assert "send 1 invoice (101.73 USD) to Stripe, LIVE?" in shown.err
+    assert "nobody can be asked here: add --yes" in capsys.readouterr().err
+    assert world.counts()["invoices"] == 0
+    # A dry run needs nothing of it
+    assert run("invoice", "--at", "2025-08-01", "--dry-run") == 0
+    # With a no it is made and not sent
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert run("invoice", "--at", "2025-08-01", "--live") == 1
+    assert "send 1 invoice (101.73 USD) to Stripe, LIVE? [y/N]" in capsys.readouterr().err
     assert with_stripe.stores[True].invoices == {}
-    # With both it is sent
-    assert run("invoice", "--at", "2025-08-01", "--live", "--yes") == 0
+    # With a yes it is sent
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert run("invoice", "--at", "2025-08-01", "--live") == 0
     (theirs,) = with_stripe.stores[True].invoices.values()
     assert (theirs["status"], theirs["auto_advance"]) == ("open", True)
     shown = capsys.readouterr()
