@@ -5,8 +5,9 @@ Nothing here repeats a command (a repeated increment counts twice); whoever uses
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
+import hiredis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import Connection, parse_url
 from redis.asyncio.retry import Retry
@@ -63,10 +64,10 @@ class Link:
         """Send a command; its reply is the next one after those of all commands sent before."""
         if not self._open or not self._connection.is_connected:
             raise ConnectionResetError("the link is closed")  # the library would connect anew and mix up the replies
-        packed = self._connection.pack_command(*command)
+        packed = hiredis.pack_command(cast("tuple[bytes]", tuple(command)))  # its types know only tuples of one
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
-                await self._connection.send_packed_command(packed, check_health=False)
+                await self._connection.send_packed_command((packed,), check_health=False)
         except BaseException:
             self._open = False
             raise
