@@ -101,7 +101,7 @@ def _line(before: Billed, after: Billed, scope: str) -> InvoiceLine:
         quantity = after.quantity - before.quantity
         amount = after.amount - before.amount
     more = f"{grouped(abs(quantity))} {'fewer' if quantity < 0 else 'more'}"
-    period = f"{rfc3339(before.period.start)} to {rfc3339(before.period.end)}"
+    dates = [rfc3339(instant).removesuffix("T00:00:00Z") for instant in (before.period.start, before.period.end)]
     return InvoiceLine(
         id=line_id(f"{scope}/adjustment", LineKind.USAGE, before.price, None, None, before.period),
         kind="adjustment",
@@ -110,7 +110,7 @@ def _line(before: Billed, after: Billed, scope: str) -> InvoiceLine:
         dimensions=None,
         tier=None,
         period=before.period,
-        description=f"{before.price}, adjustment of {period}: {more} than billed",
+        description=f"{before.price}, adjustment of {' to '.join(dates)}: {more} than billed",
         quantity=quantity,
         unit_price=None,
         amount=amount,
