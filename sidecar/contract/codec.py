@@ -107,6 +107,6 @@ def decode_position(text: bytes | str) -> Position:
     value = text.decode() if isinstance(text, bytes) else text
     sequence, _, digest = value.partition(":")
     position = Position(int(sequence), bytes.fromhex(digest))
-    if position.sequence < 0 or len(position.digest) != 16:
+    if position.sequence < 0 or len(position.digest) != 16 or position.encode() != value:  # scripts compare the text
         raise ValueError(f"position: expected <sequence>:<32 hex digits>, got {value!r}")
     return position

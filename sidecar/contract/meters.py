@@ -83,7 +83,11 @@ def property_text(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Decimal):
-        return format(value.normalize(), "f")
+        if value.is_zero():
+            return "0"
+        whole, _, fraction = format(value, "f").partition(".")  # `normalize` would round to the context's digits
+        fraction = fraction.rstrip("0")
+        return f"{whole}.{fraction}" if fraction else whole
     return str(value)
 
 

@@ -1,0 +1,67 @@
+"""Values of the contract for the tests: fixed ones, makers of one, and hypothesis strategies of all."""
+
+from collections.abc import Sequence
+
+from hypothesis import strategies as st
+
+from sidecar.contract.codec import CODEC_VERSION, Batch, Claim
+from sidecar.contract.event import Event, Identity, compact_units
+from sidecar.contract.identity import claim_key, event_key, fingerprint, indexed_key
+from sidecar.contract.units import NANO, NANOS_BOUND
+
+JULY_US = 1_753_090_461_000_000  # 2025-07-21T09:34:21Z
+LARGEST = NANOS_BOUND - 1  # 24 digits: 999999999999999.999999999
+
+nanos = st.integers(-LARGEST, LARGEST)
+texts = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=20)
+
+
+def an_event(
+    name: str | None = "e-1",
+    *,
+    user_id: str = "cus_1",
+    event_type: str = "api_call",
+    nanos: int = NANO,
+    time_us: int = JULY_US,
+    identity: Identity = Identity.TIMED,
+    properties: str = "",
+) -> Event:
+    """Returns an event with an id; without a `name` one whose key is made from what it says."""
+    payload = f"{event_type}|{nanos}|{properties}".encode()
+    key = event_key(user_id, "", name) if name is not None else (fingerprint(payload) * 2)
+    identity = identity if name is not None else Identity.MADE
+    units = compact_units(nanos)
+    return Event(key, fingerprint(payload), identity, 0, time_us, user_id, "", name, event_type, units, properties)
+
+
+def indexed(key: str, indices: Sequence[int], *, nanos: int = NANO, user_id: str = "cus_1") -> list[Event]:
+    """Returns events without ids, at these indices of a request under an Idempotency-Key, on shard 0."""
+    share = claim_key(key, 0)
+    payload = fingerprint(f"api_call|{nanos}|".encode())
+    units = compact_units(nanos)
+    return [
+        Event(
+            indexed_key(share, index),
+            payload,
+            Identity.INDEXED,
+            index,
+            JULY_US,
+            user_id,
+            "",
+            None,
+            "api_call",
+            units,
+            "",
+        )
+        for index in indices
+    ]
+
+
+def a_claim(key: str, events: Sequence[Event], *, digest: bytes = b"d" * 16, first: int = 0) -> Claim:
+    """Returns the claim of a share that begins at place `first` of its batch, on shard 0."""
+    return Claim(claim_key(key, 0), digest, first, len(events))
+
+
+def a_batch(events: Sequence[Event], claims: Sequence[Claim] = (), *, revision: int = 0) -> Batch:
+    """Returns a batch of shard 0, accepted in July."""
+    return Batch(CODEC_VERSION, 0, revision, JULY_US, JULY_US, tuple(claims), tuple(events))
