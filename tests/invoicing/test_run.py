@@ -139,6 +139,7 @@ def test_late_usage_is_an_adjustment_on_the_next_invoice(world: World) -> None:
     adjustment = august.lines[-1]
     assert (adjustment.kind, adjustment.period, adjustment.quantity) == ("adjustment", JULY, Decimal(55))
     assert adjustment.amount == Decimal("0.27")
+    assert adjustment.description == "calls, adjustment of 2025-07-01 to 2025-08-01: 55 more than billed"
     assert august.total == Decimal("10.27")
 
     # And September's does not again
