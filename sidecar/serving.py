@@ -1,10 +1,12 @@
 """Serves the API on its listeners: bounded connections, no decompression, and a stop that finishes what it began."""
 
 import asyncio
+import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Final
+from http import HTTPStatus
+from typing import Any, Final
 
 import aiohttp.http_parser
 from aiohttp import web
@@ -18,6 +20,15 @@ KEEPALIVE_S: Final = 75.0
 LINGER_S: Final = 2.0  # how long an unread body is thrown away before its connection is closed
 FINISH_S: Final = 10.0
 _CLOSE_S: Final = 1.0
+
+_OPTIONS: Final[dict[str, Any]] = {
+    "access_log": None,
+    "keepalive_timeout": KEEPALIVE_S,
+    "lingering_time": LINGER_S,
+    "auto_decompress": False,
+}
+
+_log = logging.getLogger(__name__)
 
 
 def check_parser() -> None:
@@ -44,13 +55,7 @@ class Serving:
 
     async def listen(self, bound: socket.socket, guard: Guard | None) -> None:
         """Serve a listening socket."""
-        server = web.Server(
-            partial(self._api.handle, guard=guard),
-            access_log=None,
-            keepalive_timeout=KEEPALIVE_S,
-            lingering_time=LINGER_S,
-            auto_decompress=False,
-        )
+        server = _Server(partial(self._api.handle, guard=guard))
         self._servers.append(server)
         loop = asyncio.get_running_loop()
         accept = partial(self._accept, server)
@@ -70,6 +75,39 @@ class Serving:
         for server in self._servers:
             server.pre_shutdown()
             await server.shutdown(_CLOSE_S)
+
+
+class _Connection(web.RequestHandler):
+    """A connection that answers what is no HTTP with a problem, and repeats nothing of it, in the log either."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Return the answer to a request that could not be read, or that no handler answered."""
+        del message  # it repeats what was sent
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun: another one can't be sent")
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            _log.error("a request failed", exc_info=exc)
+            fault = answers.problem("internal", "a fault of the sidecar; its log says more")
+            return fault._replace(close=True).response()
+        _log.debug("a request is no HTTP that can be read")
+        detail = "request: expected HTTP/1.1 that can be read in one way only"
+        return answers.problem("body_invalid", detail, status=status)._replace(close=True).response()
+
+
+class _Server(web.Server):
+    """A server of such connections."""
+
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        super().__init__(handler)
+
+    def __call__(self) -> web.RequestHandler:
+        return _Connection(self, loop=asyncio.get_running_loop(), **_OPTIONS)
 
 
 class _Refuser(asyncio.Protocol):
