@@ -66,6 +66,21 @@ CODES: Final[dict[str, str]] = {
     "file_invalid": "a file can't be read as what it should be",
     "server_missing": "a server program was not found",
     "server_failed": "a server program did not start or stop in time",
+    "sidecar_unavailable": "the sidecar does not answer",
+    # invoices
+    "invoice_unknown": "there is no invoice with this id",
+    "not_confirmed": "money would move and nobody said yes; nothing was done",
+    "period_open": "the period has not ended by Postgres's clock",
+    "producers_behind": "a sidecar may still have events of the period; it waits up to the finalization window",
+    "proof_broken": "counters and events are known to disagree on it, or records are missing; see `taximeter verify`",
+    "too_many_lines": "the invoice has more lines than Stripe takes",
+    "delivery_in_progress": "another run delivers this invoice now",
+    "stripe_key_missing": "no Stripe key is set, and the invoice was made to be sent",
+    "stripe_key_refused": "Stripe does not take this key, or it needs --live",
+    "stripe_account_changed": "the ledger bills in another Stripe account or mode",
+    "stripe_unavailable": "Stripe does not answer; the next run goes on from here",
+    "stripe_refused": "Stripe refused it for good; the invoice is parked with the reason",
+    "stripe_lines_differ": "what Stripe has of the invoice is not what it should be; it is not finalized",
     "usage_invalid": "the command was called with something that it can't use",
 }
 
