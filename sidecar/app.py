@@ -104,7 +104,8 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stopping.set)
     sidecar = Sidecar(settings)
     await sidecar.start()
-    _log.info("serving", extra={"http": str(settings.http or ""), "socket": str(settings.socket or "")})
+    http = settings.http._replace(port=sidecar.http_port) if settings.http and sidecar.http_port else ""
+    _log.info("serving", extra={"http": str(http), "socket": str(settings.socket or "")})
     await stopping.wait()
     _log.info("stopping")
     await sidecar.stop()
