@@ -1,0 +1,76 @@
+"""Checks of Redis as a server: version, eviction, durability, memory."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from flusher.doctor.finding import Finding, Level, finding
+from flusher.source import VERSION_MIN, Source
+
+_PART: Final = "redis"
+_SECTIONS: Final = ("server", "memory", "persistence", "replication")
+_TIGHT: Final = 0.75
+_FULL: Final = 0.95
+
+
+def check_redis(source: Source) -> list[Finding]:
+    """Return what is found of the server. Raises TryAgainError `redis_unavailable`."""
+    info: dict[str, Any] = {}
+    for section in _SECTIONS:
+        info |= source.command("INFO", section)
+    return list(judge_redis(info))
+
+
+def judge_redis(info: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what the fields of INFO say."""
+    yield _version(info)
+    yield _eviction(info)
+    yield _durability(info)
+    yield _memory(info)
+    if str(info.get("role", "master")) != "master":
+        remedy = "name the primary's address; a replica takes no writes"
+        yield finding(_PART, "role", f"it is a {info['role']}", Level.FAIL, remedy)
+
+
+def _version(info: Mapping[str, Any]) -> Finding:
+    version = str(info.get("redis_version", "0.0"))
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    program = f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
+    level = Level.OK if numbers >= VERSION_MIN else Level.FAIL
+    return finding(_PART, "version", program, level, "use Redis 7.0 or Valkey 8, or newer")
+
+
+def _eviction(info: Mapping[str, Any]) -> Finding:
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    level = Level.OK if policy == "noeviction" else Level.FAIL
+    remedy = "CONFIG SET maxmemory-policy noeviction, and in its configuration: it would evict usage"
+    return finding(_PART, "eviction", f"maxmemory-policy {policy}", level, remedy)
+
+
+def _durability(info: Mapping[str, Any]) -> Finding:
+    name = "durability"
+    if not int(info.get("aof_enabled", 0)):
+        remedy = "CONFIG SET appendonly yes: until Postgres has them, the journal's disk alone holds the events"
+        return finding(_PART, name, "no append-only file", Level.WARN, remedy)
+    if str(info.get("aof_last_write_status", "ok")) != "ok":
+        remedy = "look at the server's log; its disk may be full"
+        return finding(_PART, name, "the append-only file can't be written", Level.FAIL, remedy)
+    return finding(_PART, name, "an append-only file is written")
+
+
+def _memory(info: Mapping[str, Any]) -> Finding:
+    used, limit = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    machine = int(info.get("total_system_memory", 0))
+    bound = limit or machine
+    share = used / bound if bound else 0.0
+    of = f"of its maxmemory of {size(limit)}" if limit else f"of the machine's {size(machine)}, without a maxmemory"
+    level = Level.OK if share < _TIGHT else Level.WARN if share < _FULL or not limit else Level.FAIL
+    remedy = "give it more memory: when it is full, sidecars journal until the flusher has made room"
+    return finding(_PART, "memory", f"{size(used)} {of}", level, remedy)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as a person reads it."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count} B"
