@@ -49,6 +49,7 @@ requirements: $(INSTALLED) ## pin and hash the dependencies of pyproject.toml an
 	$(COMPILE) pyproject.toml --extra flusher -o $(REQUIREMENTS)/flusher.txt
 	$(COMPILE) pyproject.toml --extra embedded -o $(REQUIREMENTS)/embedded.txt
 	$(COMPILE) pyproject.toml --extra dev -o $(REQUIREMENTS)/dev.txt
+	echo hatchling | $(COMPILE) --constraint $(REQUIREMENTS)/dev.txt - -o $(REQUIREMENTS)/build.txt
 
 clean: ## remove .venv and what the tools left behind; data in .taximeter stay
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,5 +1,6 @@
 """What has to agree between the files of the project."""
 
+import ast
 import re
 import subprocess
 import tomllib
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.meta.sources import ROOT, TOP_LEVEL, files, name
+from tests.meta.sources import ROOT, TOP_LEVEL, files, name, python_files, tree
 
 REQUIREMENTS = sorted((ROOT / "deploy" / "requirements").glob("*.txt"))
 READMES = [path for path in files() if path.suffix == ".md"]
@@ -44,7 +45,7 @@ def test_every_requirement_is_pinned_and_hashed_and_names_no_index(path: Path) -
 
 def test_the_pins_of_all_images_agree() -> None:
     dev = _pins(ROOT / "deploy" / "requirements" / "dev.txt")
-    for part in ("sidecar", "flusher", "embedded"):
+    for part in ("sidecar", "flusher", "embedded", "build"):
         pins = _pins(ROOT / "deploy" / "requirements" / f"{part}.txt")
         assert pins.items() <= dev.items(), part
 
@@ -71,3 +72,16 @@ def test_the_licence_is_the_one_that_the_project_names() -> None:
     assert "Apache License" in licence
     assert "Version 2.0, January 2004" in licence
     assert "END OF TERMS AND CONDITIONS" in licence
+
+
+def test_every_module_that_calls_itself_pure_is_held_to_it() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    held = next(contract["source_modules"] for contract in contracts if contract["name"].startswith("Pure modules"))
+    claimed = {
+        name(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for path in python_files("sidecar", "flusher")
+        if re.search(r"\bPure\b", ast.get_docstring(tree(path)) or "")
+    }
+    assert {module for module in claimed if not any(f"{module}.".startswith(f"{top}.") for top in held)} == set()
