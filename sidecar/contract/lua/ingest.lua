@@ -32,6 +32,8 @@ if not state[6] then return {'unregistered'} end
 if state[6] ~= ARGV[5] then return {'position', state[6]} end
 local events = tonumber(ARGV[9]) + tonumber(state[5] or '0')
 if events > tonumber(ARGV[11]) or redis.call('HLEN', KEYS[3]) > tonumber(ARGV[12]) then return {'full'} end
+redis.call('XLEN', KEYS[2]) -- keys of another type fail here, where nothing is written yet
+redis.call('ZCARD', KEYS[4])
 
 local byte, sub = string.byte, string.sub
 local function number_at(text, place) -- the 2-byte number at a place from 1
