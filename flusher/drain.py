@@ -12,6 +12,7 @@ from flusher.ledger import Advance, Ledger, LedgerRow, Mark
 from flusher.source import Sealed, Source, random_token
 from flusher.totals import day_totals
 from sidecar.contract.codec import Batch, decode_batch
+from sidecar.contract.event import Event
 from sidecar.contract.meters import Amount, Counter, Revision
 
 CHUNK_EVENTS: Final = 10_000
@@ -148,9 +149,12 @@ class Drain:
         self._ledger.store_claims({key: court.claims[key] for key in court.changed_claims})
         self._ledger.store_refused(shard, court.items)
         tally(court.items, epoch.tallies)
+        inserted: dict[int, list[Event]] = {}
         for item in court.items:
             if item.outcome is Outcome.INSERTED:
-                self._ledger.revision(item.batch.revision).fold((item.event,), epoch.usage)
+                inserted.setdefault(item.batch.revision, []).append(item.event)
+        for revision, events in inserted.items():
+            self._ledger.revision(revision).fold(events, epoch.usage)
 
     def _finish(self, shard: int, sealed: Sealed, epoch: _Epoch, counters: dict[Counter, Amount]) -> Drained:
         self._ledger.add_usage(shard, epoch.usage)

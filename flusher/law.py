@@ -153,7 +153,12 @@ class Tally:
 
 def tally(items: Iterable[Item], into: dict[str, Tally]) -> None:
     """Add the outcomes of decided items to the tallies of their producers."""
+    sums: dict[tuple[str, Outcome], list[int]] = {}
     for item in items:
         if item.outcome is None:
             raise ValueError("an event was left undecided")
-        into.setdefault(item.entry.producer, Tally()).add(item.outcome, 1, item.event.nanos)
+        counted = sums.setdefault((item.entry.producer, item.outcome), [0, 0])
+        counted[0] += 1
+        counted[1] += item.event.nanos
+    for (producer, outcome), (events, nanos) in sums.items():
+        into.setdefault(producer, Tally()).add(outcome, events, nanos)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -23,6 +23,8 @@ from sidecar.contract.meters import Amount, Counter, Revision, canonical_dimensi
 from sidecar.contract.units import format_units, from_decimal, to_decimal
 
 TOTALS_CHUNK: Final = 20_000
+DAY_US: Final = 86_400_000_000
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _STAGED_TYPES: Final = (
     "int4", "int8", "bytea", "bytea", "int4", "int8", "text", "text", "text", "text", "text", "text",
 )  # fmt: skip
@@ -230,7 +232,8 @@ class Ledger:
         return found
 
     def _ensure_months(self, times_us: Iterable[int]) -> None:
-        months = {datetime.fromtimestamp(time_us // 1_000_000, UTC).strftime("%Y%m") for time_us in times_us}
+        days = {time_us // DAY_US for time_us in times_us}
+        months = {(EPOCH + timedelta(days=day)).strftime("%Y%m") for day in days}
         if not months <= self._months:
             self._months = ensure_partitions(self._url, months)
 
