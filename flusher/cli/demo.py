@@ -12,10 +12,13 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from decimal import Decimal
+from functools import cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from types import FrameType
 from typing import Final
+
+from rich.console import Console
 
 from flusher.cli.invoice_view import invoice_page
 from flusher.cli.output import console, progress
@@ -54,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     with as_file(files("flusher.demo").joinpath("catalog.toml")) as catalog:
         system = System(data_dir, _address(), catalog=catalog, tell=_tell)
         try:
-            with _step("the system runs: Valkey, PostgreSQL, a flusher and a sidecar"):
+            with _step("starting", "the system runs: Valkey, PostgreSQL, a flusher and a sidecar"):
                 endpoints = system.start()
             _show(endpoints)
             if args.keep:
@@ -76,11 +79,11 @@ def _show(endpoints: Endpoints) -> None:
     """Send, flush, count, invoice and prove; print the invoice and the proof."""
     traffic = make_traffic()
     _send(endpoints, traffic)
-    with _step("flushed: everything is in PostgreSQL"):
+    with _step("flushing", "flushed: everything is in PostgreSQL"):
         proof = _drained(endpoints)
-    with _step(f"counted: the usage of {len(traffic.expected)} counters equals what was sent, to the last digit"):
+    with _step("counting", f"counted: {len(traffic.expected)} sums of usage equal what was sent, to the last digit"):
         _check_usage(endpoints, traffic)
-    with _step(f"invoiced: July 2025 of {CUSTOMER}"):
+    with _step("invoicing", f"invoiced: July 2025 of {CUSTOMER}"):
         invoice = _invoice(endpoints)
     out = console()
     out.print()
@@ -212,16 +215,23 @@ def _address() -> Address:
     return address
 
 
+@cache
+def _screen() -> Console:
+    """The one console on standard error: two at once would write into each other's moving lines."""
+    return console(sys.stderr)
+
+
 def _tell(line: str) -> None:
-    sys.stderr.write(f"taximeter demo: {line}\n")
-    sys.stderr.flush()
+    _screen().print(f"taximeter demo: {line}", markup=False, soft_wrap=True)
 
 
 @contextmanager
-def _step(text: str) -> Iterator[None]:
+def _step(doing: str, done: str) -> Iterator[None]:
+    """Say that something was done, and how long it took; on a terminal, that it goes on, too."""
     began_at = time.monotonic()
-    yield
-    _tell(f"{text} ({time.monotonic() - began_at:.1f} s)")
+    with _screen().status(f"{doing} ..."):
+        yield
+    _tell(f"{done} ({time.monotonic() - began_at:.1f} s)")
 
 
 def _next_steps(http: str, data_dir: Path, *, running: bool) -> str:

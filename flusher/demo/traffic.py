@@ -4,11 +4,12 @@ Half of the events have ids; the others come under an Idempotency-Key, a batch e
 as an app does that lost the answer, and batches with ids repeat some events of the batch before.
 """
 
-import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
+
+import msgspec
 
 from flusher.pricing.line import Dimensions, rfc3339
 from flusher.sending.client import Batch
@@ -27,6 +28,7 @@ _DAYS: Final = (END - START).days
 _APART: Final = timedelta(seconds=13)
 _STRIDE: Final = 40_009  # prime: a walk by it through the events mixes customers and days
 _REGIONS: Final = ("eu", "us")
+_encode: Final = msgspec.json.Encoder().encode
 
 Counted = dict[tuple[str, str, Dimensions], tuple[Decimal, int]]
 """Units and events by customer, meter and dimensions."""
@@ -72,7 +74,7 @@ def _events(expected: Counted) -> Iterator[dict[str, object]]:
 
 
 def _with_ids(events: list[dict[str, object]]) -> Iterator[Batch]:
-    lines = [_encode({"id": f"call-{number}", **event}) for number, event in enumerate(events)]
+    lines = [_encode({"id": f"event-{number}", **event}) for number, event in enumerate(events)]
     for number, first in enumerate(range(0, len(lines), _BATCH_EVENTS)):
         repeated = lines[max(0, first - _REPEATED_EVENTS) : first]
         yield from _retried(number, Batch(lines[first : first + _BATCH_EVENTS] + repeated, ()))
@@ -88,7 +90,3 @@ def _retried(number: int, batch: Batch) -> Iterator[Batch]:
     yield batch
     if number % _RETRIED_EVERY == 0:
         yield batch
-
-
-def _encode(event: dict[str, object]) -> bytes:
-    return json.dumps(event).encode()
