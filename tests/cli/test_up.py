@@ -64,7 +64,7 @@ def test_an_interrupt_drains_before_it_stops_and_the_data_come_back(start_up: Ca
     up = start_up()
     up.send(EVENT)
     children = up.children
-    # When Ctrl-C is pressed
+    # When Ctrl-C is pressed (a SIGTERM, as from systemd, means the same)
     assert up.interrupt() == 0, up.output()
     # Then everything has ended and the file is gone
     assert all(is_gone(pid) for pid in children)
@@ -73,6 +73,22 @@ def test_an_interrupt_drains_before_it_stops_and_the_data_come_back(start_up: Ca
     for file in (up.data_dir / "valkey" / "appendonlydir").iterdir():
         file.unlink()
     assert _units(start_up()) == ["5"]
+
+
+def test_a_second_interrupt_ends_at_once_and_loses_nothing(start_up: Callable[..., Up]) -> None:
+    # Given an event that was only just accepted
+    up = start_up()
+    up.send(EVENT)
+    children = up.children
+    # When Ctrl-C is pressed twice
+    up.process.send_signal(signal.SIGINT)
+    assert wait_until(lambda: "stopping" in up.output(), deadline_s=10)
+    assert up.interrupt() == 130
+    # Then nothing is left running, and the next one has the event
+    assert gone_within(children, deadline_s=10)
+    again = start_up()
+    again.command("flush")
+    assert _units(again) == ["5"]
 
 
 @pytest.mark.parametrize("part", ["sidecar", "flusher", "redis", "postgres"])
