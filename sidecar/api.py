@@ -98,6 +98,11 @@ class Api:
             "/openapi.json": {"GET": self._describe},
         }
 
+    @property
+    def requests_in_flight(self) -> int:
+        """How many requests are being worked on."""
+        return len(self._owned)
+
     async def finish(self, deadline_s: float) -> None:
         """Refuse new requests from now on, and wait for those under way, but not longer than this."""
         self.stopping = True
@@ -120,7 +125,7 @@ class Api:
             answer = answers.problem("internal", "a fault of the sidecar; its log says more")
         if self.stopping or not request.content.at_eof():
             answer = answer._replace(close=True)
-        self._metrics.requests.labels(str(answer.status), answer.code).inc()
+        self._metrics.request_answered(answer.status, answer.code)
         return answer.response()
 
     async def _guarded(self, request: web.BaseRequest, guard: Guard | None) -> Answer:
@@ -162,11 +167,9 @@ class Api:
         if self.stopping:
             raise Unavailable("stopping", "the sidecar is stopping; try again")
         began_at = time.perf_counter()
-        self._metrics.requests_in_flight.inc()
         try:
             return await self._take(submission, await self._intake.read(request))
         finally:
-            self._metrics.requests_in_flight.dec()
             self._metrics.request_seconds.observe(time.perf_counter() - began_at)
 
     async def _take(self, submission: Submission, body: bytes) -> Answer:
@@ -216,7 +219,7 @@ class Api:
 
     def _settle(self, submission: Submission, reading: Reading, receipt: Receipt) -> Answer:
         if receipt.reused:
-            self._metrics.events.labels("conflict").inc(len(reading.events))
+            self._metrics.events_taken("conflict", len(reading.events))
             return answers.problem(
                 "idempotency_key_reused",
                 "Idempotency-Key: used before with another body; nothing was applied, mended events need a new key",
@@ -236,11 +239,10 @@ class Api:
         return answers.applied(outcome, reading.events, receipt, with_ids=submission.with_ids)
 
     def _count_outcome(self, outcome: Outcome, receipt: Receipt) -> None:
-        events = self._metrics.events
         if outcome.accepted:
-            events.labels("accepted" if receipt.applied else "journaled").inc(outcome.accepted)
+            self._metrics.events_taken("accepted" if receipt.applied else "journaled", outcome.accepted)
         for entry in outcome.results:
-            events.labels(entry.code).inc()
+            self._metrics.events_taken(entry.code)
 
     async def _usage(self, request: web.BaseRequest) -> Answer:
         query = queries.usage_query(request.rel_url.query, self._ingest.now_us())

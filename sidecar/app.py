@@ -62,7 +62,7 @@ class Sidecar:
         live = LiveUsage(self.ingest)
         api = Api(self.ingest, live, intake, metrics, request_events_max=settings.request_events_max)
         self._serving = Serving(api, settings.connections_max)
-        metrics.watch(_gauges(self.ingest, intake, self._serving))
+        metrics.watch(_gauges(self.ingest, api, intake, self._serving))
 
     async def start(self) -> None:
         """Begin to work and to serve."""
@@ -80,7 +80,7 @@ class Sidecar:
             self._unix.remove()
 
 
-def _gauges(ingest: Ingest, intake: Intake, serving: Serving) -> Gauges:
+def _gauges(ingest: Ingest, api: Api, intake: Intake, serving: Serving) -> Gauges:
     def lag_batches() -> float:
         pairs = zip(ingest.senders, ingest.journal.shards, strict=False)
         return sum(shard.head.position.sequence - (sender.acked or shard.committed).sequence for sender, shard in pairs)
@@ -92,6 +92,7 @@ def _gauges(ingest: Ingest, intake: Intake, serving: Serving) -> Gauges:
         redis_lag_batches=lag_batches,
         redis_shards_connected=lambda: sum(sender.streaming for sender in ingest.senders),
         connections=lambda: serving.connections,
+        requests_in_flight=lambda: api.requests_in_flight,
         waiting_bytes=lambda: intake.waiting_bytes,
     )
 

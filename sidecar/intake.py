@@ -38,8 +38,11 @@ class Intake:
             request.writer.output_size = 0
         chunks: list[bytes] = []
         try:
-            async with asyncio.timeout(self._read_deadline_s):
+            if request.content.is_eof():  # it came with its head: nothing to wait for
                 await self._collect(request, chunks)
+            else:
+                async with asyncio.timeout(self._read_deadline_s):
+                    await self._collect(request, chunks)
         except BaseException as error:
             self.release(sum(map(len, chunks)))
             if isinstance(error, TimeoutError):

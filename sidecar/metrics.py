@@ -20,6 +20,7 @@ class Gauges(NamedTuple):
     journal_bytes_max: Callable[[], float]
     redis_lag_batches: Callable[[], float]
     redis_shards_connected: Callable[[], float]
+    requests_in_flight: Callable[[], float]
     waiting_bytes: Callable[[], float]
     connections: Callable[[], float]
 
@@ -54,11 +55,8 @@ class Metrics:
             buckets=_EVENTS_BUCKETS,
             registry=self.registry,
         )
-        self.requests_in_flight = Gauge(
-            "taximeter_requests_in_flight",
-            "Requests with events that are being worked on.",
-            registry=self.registry,
-        )
+        self._event_results: dict[str, Counter] = {}  # looking a label up costs more than counting
+        self._request_results: dict[tuple[int, str], Counter] = {}
         self._gauges = {
             "ready": self._gauge("taximeter_ready", "1 while events are accepted."),
             "journal_bytes": self._gauge("taximeter_journal_bytes", "Bytes of the journal on disk."),
@@ -69,9 +67,24 @@ class Metrics:
             "redis_shards_connected": self._gauge(
                 "taximeter_redis_shards_connected", "Shards whose batches flow to Redis."
             ),
+            "requests_in_flight": self._gauge("taximeter_requests_in_flight", "Requests that are being worked on."),
             "waiting_bytes": self._gauge("taximeter_waiting_bytes", "Bytes of bodies that are read or worked on."),
             "connections": self._gauge("taximeter_connections", "Open connections."),
         }
+
+    def events_taken(self, result: str, count: int = 1) -> None:
+        """Count events by what became of them."""
+        child = self._event_results.get(result)
+        if child is None:
+            child = self._event_results[result] = self.events.labels(result)
+        child.inc(count)
+
+    def request_answered(self, status: int, code: str) -> None:
+        """Count a request by its answer."""
+        child = self._request_results.get((status, code))
+        if child is None:
+            child = self._request_results[status, code] = self.requests.labels(str(int(status)), code)
+        child.inc()
 
     def _gauge(self, name: str, doc: str) -> Gauge:
         return Gauge(name, doc, registry=self.registry)
