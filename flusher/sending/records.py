@@ -20,7 +20,7 @@ _REQUIRED: Final = ("user_id", "event_type")
 _PROPERTY: Final = "properties."
 _BOM: Final = b"\xef\xbb\xbf"
 # What reads back as the same text when it is a JSON number; "007" and "1e5" stay strings.
-_NUMBER: Final = re.compile(r"-?(0|[1-9][0-9]{0,14})(\.[0-9]{0,8}[1-9])?", re.ASCII)
+_NUMBER: Final = re.compile(r"(?!-0$)-?(0|[1-9][0-9]{0,14})(\.[0-9]{0,8}[1-9])?", re.ASCII)
 
 _fields_of: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
