@@ -6,6 +6,7 @@ at most one `append` of a shard runs at a time.
 
 import errno
 import fcntl
+import logging
 import os
 import threading
 from collections import deque
@@ -26,6 +27,8 @@ from sidecar.segment import Cursor, Start, frame, link, scan
 _SUFFIX: Final = ".segment"
 DIGESTS_KEPT: Final = 65_536
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(slots=True)
 class _Segment:
@@ -34,6 +37,11 @@ class _Segment:
     end: Start  # behind its last
     size: int
     passed_at: float | None = None  # monotonic time when Postgres was first seen past it
+
+
+def _unwritable(what: str, error: OSError) -> Unavailable:
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return Unavailable("journal_full" if full else "journal_failed", f"{what}: {error.strerror}", 5)
 
 
 class ShardJournal:
@@ -48,6 +56,7 @@ class ShardJournal:
         self.failed = False
         self._segments: deque[_Segment] = deque()
         self._descriptor = -1
+        self._writing = False
         self._digests: dict[int, bytes] = {start.position.sequence: start.position.digest}
         self._load()
 
@@ -61,6 +70,12 @@ class ShardJournal:
         for path in paths:
             if path not in kept:
                 path.unlink()  # the manifest says that they are given up; a crash came between
+        if not kept and first > 1:
+            raise JournalError(
+                "journal_corrupt",
+                f"{self._path(first).name}: the segment that the chain goes on with is missing. Restore it from a "
+                "copy, or see `taximeter journal repair`",
+            )
         for path in kept:
             if int(path.stem.partition("-")[2]) != self.head.position.sequence + 1:
                 raise JournalError(
@@ -97,21 +112,24 @@ class ShardJournal:
         framed = frame(record, events, nanos)
         with self._journal.lock:
             self._journal.make_room(len(framed))
-            if not self._segments or self._segments[-1].size + len(framed) > self._journal.segment_bytes:
-                self._rotate()
-            segment = self._segments[-1]
-        self._write(segment, framed)
+            segment = self._segment_for(len(framed))
+            self._writing = True
         try:
-            os.fdatasync(self._descriptor)
-        except OSError as error:
-            # What the page cache says after a failed sync is not what the disk has: only a fresh scan may go on.
-            self.failed = True
-            raise Unavailable("journal_failed", f"the journal can't be synced: {error.strerror}", 5) from error
-        with self._journal.lock:
-            segment.size += len(framed)
-            segment.end = self.head = Start(step.after, step.running)
-            self._remember(step.after)
+            self._write(segment, framed)
+            with self._journal.lock:
+                segment.size += len(framed)
+                segment.end = self.head = Start(step.after, step.running)
+                self._remember(step.after)
+        finally:
+            self._writing = False
         return step
+
+    def _segment_for(self, size: int) -> _Segment:
+        """Return the segment that `size` more bytes go to; an empty one takes a record of any size."""
+        last = self._segments[-1] if self._segments else None
+        if last is None or (last.size and last.size + size > self._journal.segment_bytes):
+            self._rotate()
+        return self._segments[-1]
 
     def _write(self, segment: _Segment, framed: bytes) -> None:
         view = memoryview(framed)
@@ -120,9 +138,13 @@ class ShardJournal:
                 view = view[os.write(self._descriptor, view) :]
         except OSError as error:
             self._undo_write(segment)
-            full = error.errno in {errno.ENOSPC, errno.EDQUOT}
-            code = "journal_full" if full else "journal_failed"
-            raise Unavailable(code, f"the journal can't be written: {error.strerror}", 5) from error
+            raise _unwritable("the journal can't be written", error) from error
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            # What the page cache says after a failed sync is not what the disk has: only a fresh scan may go on.
+            self.failed = True
+            raise Unavailable("journal_failed", f"the journal can't be synced: {error.strerror}", 5) from error
 
     def _undo_write(self, segment: _Segment) -> None:
         try:
@@ -134,10 +156,14 @@ class ShardJournal:
         path = self._path(self.head.position.sequence + 1)
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC, 0o600)
-            os.fsync(descriptor)
-            manifests.sync_directory(path.parent)
+            try:
+                os.fsync(descriptor)
+                manifests.sync_directory(path.parent)
+            except OSError:
+                os.close(descriptor)
+                raise
         except OSError as error:
-            raise Unavailable("journal_full", f"a journal segment can't be made: {error.strerror}", 5) from error
+            raise _unwritable("a journal segment can't be made", error) from error
         if self._descriptor >= 0:
             os.close(self._descriptor)
         self._descriptor = descriptor
@@ -158,8 +184,9 @@ class ShardJournal:
 
     def start_at(self, sequence: int) -> Start | None:
         """Return position and running count at `sequence`, read from disk; None where this journal does not reach."""
-        if sequence == self.first.position.sequence:
-            return self.first
+        first = self.first
+        if sequence <= first.position.sequence:
+            return first if sequence == first.position.sequence else None
         for step in self.steps_after(sequence - 1):
             return Start(step.after, step.running)
         return None
@@ -170,8 +197,8 @@ class ShardJournal:
         for segment in list(self._segments):
             if segment.end.position.sequence <= sequence:
                 continue
-            cursor = Cursor(segment.path, segment.start)
-            while cursor.start.position.sequence < min(segment.end.position.sequence, head):
+            cursor, end = Cursor(segment.path, segment.start), segment.end
+            while cursor.start.position.sequence < min(end.position.sequence, head):
                 before = cursor.offset
                 for step in cursor.steps():
                     if step.after.sequence > head:
@@ -182,6 +209,10 @@ class ShardJournal:
                     raise JournalError(
                         "journal_corrupt", f"{segment.path.name}: the record at byte {before} was damaged on disk"
                     )
+            if cursor.start.position.sequence == end.position.sequence and cursor.start != end:
+                raise JournalError(
+                    "journal_corrupt", f"{segment.path.name}: the records on disk are not those that were written"
+                )
 
     def verify(self) -> Start:
         """Read the whole chain again from disk and return what stands behind its last record.
@@ -214,29 +245,39 @@ class ShardJournal:
                 segment.passed_at = now_s
         while len(self._segments) > 1:
             passed_at = self._segments[0].passed_at
-            if passed_at is None or now_s - passed_at < hold_s or not self._give_up():
+            if passed_at is None or now_s - passed_at < hold_s or not self.give_up_oldest():
                 return
 
-    def _give_up(self) -> bool:
-        """Delete the oldest segment if Postgres has it and another one is being written."""
-        oldest = self._segments[0]
-        if len(self._segments) < 2 or oldest.end.position.sequence > self.committed.sequence:
-            return False
-        self.first = oldest.end
-        self._journal.store_manifest()  # first the manifest, then the file: the other way loses the chain's start
-        oldest.path.unlink()
-        self._segments.popleft()
-        return True
-
     def oldest_passed_at(self) -> float | None:
-        """Return when Postgres passed the oldest segment that could be given up, or None."""
-        if len(self._segments) < 2 or self._segments[0].end.position.sequence > self.committed.sequence:
+        """Return when Postgres passed the oldest segment that could be given up, or None.
+
+        The one that is written to is among them while nobody writes: otherwise a journal of many shards could be full
+        of what Postgres has.
+        """
+        if not self._segments or self._segments[0].end.position.sequence > self.committed.sequence:
             return None
-        return self._segments[0].passed_at or 0.0
+        oldest = self._segments[0]
+        if len(self._segments) == 1 and (self._writing or not oldest.size):
+            return None
+        return oldest.passed_at or 0.0
 
     def give_up_oldest(self) -> bool:
-        """Give up the oldest segment that Postgres has; False where there is none."""
-        return self._give_up()
+        """Delete the oldest segment if Postgres has it; False where there is none, or the manifest can't be written."""
+        if self.oldest_passed_at() is None:
+            return False
+        if len(self._segments) == 1:
+            self._rotate()
+        oldest, first = self._segments[0], self.first
+        self.first = oldest.end
+        try:
+            self._journal.store_manifest()  # first the manifest, then the file: the other way loses the chain's start
+        except OSError as error:
+            self.first = first
+            _log.warning("shard %d: the journal's manifest can't be written: %s", self.shard, error)
+            return False
+        oldest.path.unlink(missing_ok=True)
+        self._segments.popleft()
+        return True
 
     def close(self) -> None:
         """Close the file that is being written."""
@@ -268,10 +309,18 @@ class Journal:
             ) from error
         self.lock = threading.RLock()  # over the lists of segments and the manifest, never over a sync of records
         self.shards: tuple[ShardJournal, ...] = ()
-        self.manifest = manifests.load(directory)
-        if self.manifest is None and any(directory.glob(f"*{_SUFFIX}")):
+        self.manifest: manifests.Manifest | None = None
+        try:
+            self._load()
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self) -> None:
+        self.manifest = manifests.load(self.directory)
+        if self.manifest is None and any(self.directory.glob(f"*{_SUFFIX}")):
             raise JournalError(
-                "journal_corrupt", f"{directory}: there are segments but no manifest; restore it from a copy"
+                "journal_corrupt", f"{self.directory}: there are segments but no manifest; restore it from a copy"
             )
         self._open_shards()
 
