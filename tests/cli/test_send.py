@@ -3,6 +3,9 @@
 import io
 import json
 from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -10,9 +13,14 @@ from uuid import uuid4
 import pytest
 
 from flusher.cli.main import main
+from flusher.database import connect
 from flusher.embedded.system import free_address
+from flusher.usage import Range, read_usage
+from flusher.worker import Worker
 from tests.cli.faulty import Fault, Request, faulty_way
 from tests.cli.running import Up
+
+EVER = Range(datetime(2020, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC))
 
 Send = Callable[..., dict[str, Any]]
 
@@ -52,9 +60,11 @@ def _counts(report: dict[str, Any]) -> tuple[int, ...]:
     return tuple(report[name] for name in ("sent", "accepted", "duplicates", "conflicts", "rejected"))
 
 
-def _usage(up: Up, customer: str) -> list[tuple[str, int]]:
-    up.command("flush")
-    return [(row["units"], row["events"]) for row in up.command("usage", "--customer", customer)["usage"]]
+def _usage(up: Up, customer: str, span: Range = EVER) -> list[tuple[Decimal, int]]:
+    with closing(Worker(up.endpoints["redis"], up.endpoints["database"])) as worker:
+        worker.flush()
+    with connect(up.endpoints["database"]) as connection:
+        return [(row.units, row.events) for row in read_usage(connection, span, customer=customer)]
 
 
 def test_a_file_sent_twice_is_counted_once(up: Up, send: Send, tmp_path: Path, customer: str) -> None:
@@ -64,7 +74,7 @@ def test_a_file_sent_twice_is_counted_once(up: Up, send: Send, tmp_path: Path, c
     assert _counts(send(name, "--data-dir", str(up.data_dir))) == (2500, 2500, 0, 0, 0)
     assert _counts(send(name, "--data-dir", str(up.data_dir))) == (2500, 0, 2500, 0, 0)
     # Then every event of it counts once
-    assert _usage(up, customer) == [("250", 2500)]
+    assert _usage(up, customer) == [(Decimal("250.0"), 2500)]
 
 
 def test_a_copy_and_a_pipe_are_the_same_file_over_the_socket_too(
@@ -83,7 +93,7 @@ def test_csv_is_sent_by_the_name_of_the_file(up: Up, send: Send, tmp_path: Path,
     path = tmp_path / "events.CSV"
     path.write_text(f"user_id,event_type,units\n{customer},gb,0.000000001\n{customer},gb,2\n")
     assert _counts(send(str(path), "--data-dir", str(up.data_dir))) == (2, 2, 0, 0, 0)
-    assert _usage(up, customer) == [("2.000000001", 2)]
+    assert _usage(up, customer) == [(Decimal("2.000000001"), 2)]
 
 
 def test_bad_events_are_named_by_their_lines_and_spoil_no_neighbour(
@@ -122,9 +132,8 @@ def test_bad_events_are_named_by_their_lines_and_spoil_no_neighbour(
 def test_a_given_time_is_that_of_events_without_one(up: Up, send: Send, tmp_path: Path, customer: str) -> None:
     name = _file(tmp_path, customer, 2)
     send(name, "--data-dir", str(up.data_dir), "--timestamp", "2025-03-01T00:07:00Z")
-    up.command("flush")
-    rows = up.command("usage", "--customer", customer, "--from", "2025-03-01", "--to", "2025-03-02")["usage"]
-    assert [row["units"] for row in rows] == ["0.2"]
+    window = Range(datetime(2025, 3, 1, tzinfo=UTC), datetime(2025, 3, 1, 0, 15, tzinfo=UTC))
+    assert _usage(up, customer, window) == [(Decimal("0.2"), 2)]
     assert not (tmp_path / "state").exists()
 
 
@@ -143,7 +152,7 @@ def test_whatever_is_lost_on_the_way_every_event_counts_once(
     # Then everything arrived, and nothing twice
     assert len(way.requests) > 5
     assert (report["sent"], report["accepted"] + report["duplicates"]) == (4200, 4200)
-    assert _usage(up, customer) == [("420", 4200)]
+    assert _usage(up, customer) == [(Decimal("420.0"), 4200)]
 
 
 def test_batches_that_are_too_large_for_the_sidecar_go_in_parts(
@@ -156,7 +165,7 @@ def test_batches_that_are_too_large_for_the_sidecar_go_in_parts(
     with faulty_way(up.endpoints["http"], of) as (url, way):
         assert _counts(send(name, "--http", url)) == (1001, 1001, 0, 0, 0)
     assert all(request.events <= 1000 for request in way.requests)
-    assert _usage(up, customer) == [("100.1", 1001)]
+    assert _usage(up, customer) == [(Decimal("100.1"), 1001)]
 
 
 def test_one_that_was_interrupted_is_sent_again_and_goes_on(
@@ -177,7 +186,7 @@ def test_one_that_was_interrupted_is_sent_again_and_goes_on(
     assert "journal_full: busy" in said
     # And sent again, all is there once
     assert _counts(send(name, "--data-dir", str(up.data_dir))) == (5000, 3000, 2000, 0, 0)
-    assert _usage(up, customer) == [("500", 5000)]
+    assert _usage(up, customer) == [(Decimal("500.0"), 5000)]
 
 
 def test_what_is_no_sidecar_is_an_error_at_once(
