@@ -11,6 +11,7 @@ import pytest
 
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.identity import body_digest
+from sidecar.contract.meters import Meter, Revision
 from sidecar.errors import Unavailable
 from sidecar.ingest import Receipt
 from tests.sidecar.conftest import Served
@@ -166,6 +167,16 @@ class TestASubmission:
         (submitted,) = served.core.submitted
         assert submitted.events[0].time_us == submitted.assigned_us == NOW_US
         assert (submitted.key, submitted.digest) == (None, None)
+
+    async def test_events_are_judged_by_the_floor_and_the_meters_of_the_core(self, served: Served) -> None:
+        served.core.event_floor_us = NOW_US - 60_000_000
+        served.core.revision = Revision(1, [Meter(name="traffic", event_type="api_call", field="properties.bytes")])
+        sent = [{**GOOD, "timestamp": "2025-07-21T09:33:21Z"}, {**GOOD, "properties": {"bytes": "many"}}, GOOD]
+
+        _, answer, _ = await post(served.http, sent)
+
+        assert [result["code"] for result in answer["results"]] == ["too_old", "properties_invalid"]
+        assert answer["accepted"] == 1
 
     async def test_an_idempotency_key_comes_with_the_digest_of_the_body(self, served: Served) -> None:
         await post(served.http, [GOOD], **{"Idempotency-Key": "batch-1"})
