@@ -78,7 +78,7 @@ def _is_applied(connection: psycopg.Connection[TupleRow], step: Migration) -> bo
     if row is not None and row[0] != _digest(step.text):
         raise TaximeterError(
             "schema_outdated",
-            f"migration {step.number} ({step.name}) was applied with another text; this program and the database differ",
+            f"migration {step.number} ({step.name}) was applied with another text; program and database differ",
         )
     return row is not None
 
