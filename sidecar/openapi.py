@@ -17,103 +17,133 @@ def _ref(name: str) -> _Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_UNKNOWN: Final = {"type": ["integer", "null"], "minimum": 0}
+_COUNTS: Final = {"accepted": _COUNT, "duplicates": _UNKNOWN, "conflicts": _UNKNOWN, "rejected": _COUNT}
+_CODE: Final = {"type": "string", "enum": sorted(CODES)}
+_TIME: Final = {"type": "string", "format": "date-time"}
+
+
 def _schemas() -> dict[str, _Schema]:
-    count = {"type": "integer", "minimum": 0}
-    unknown = {"type": ["integer", "null"], "minimum": 0}
-    counts = {"accepted": count, "duplicates": unknown, "conflicts": unknown, "rejected": count}
-    results = {"type": "array", "items": _ref("Result")}
-    code = {"type": "string", "enum": sorted(CODES)}
     return {
-        "Event": {
-            "type": "object",
-            "required": ["user_id", "event_type"],
-            "additionalProperties": False,
+        "Event": _event(),
+        "CloudEvent": _cloudevent(),
+        "Result": _result(),
+        "Answer": _applied(),
+        "Problem": _problem(),
+        "Usage": _live(),
+        "UsageRow": _row(),
+    }
+
+
+def _event() -> _Schema:
+    return {
+        "type": "object",
+        "required": ["user_id", "event_type"],
+        "additionalProperties": False,
+        "properties": {
+            "user_id": _STRING,
+            "event_type": _STRING,
+            "units": {
+                "description": "Read from its text, never through a float; no exponent.",
+                "default": 1,
+                "oneOf": [{"type": "number"}, {"type": "string", "pattern": _DECIMAL}],
+            },
+            "timestamp": {"type": "string", "format": "date-time", "description": "With an offset; default now."},
+            "id": _STRING,
+            "source": {**_STRING, "minLength": 0, "default": ""},
             "properties": {
-                "user_id": _STRING,
-                "event_type": _STRING,
-                "units": {
-                    "description": "Read from its text, never through a float; no exponent.",
-                    "default": 1,
-                    "oneOf": [{"type": "number"}, {"type": "string", "pattern": _DECIMAL}],
-                },
-                "timestamp": {"type": "string", "format": "date-time", "description": "With an offset; default now."},
-                "id": _STRING,
-                "source": {**_STRING, "minLength": 0, "default": ""},
-                "properties": {
-                    "type": "object",
-                    "maxProperties": PROPERTIES_MAX,
-                    "additionalProperties": {"type": ["string", "number", "boolean"]},
-                },
+                "type": "object",
+                "maxProperties": PROPERTIES_MAX,
+                "additionalProperties": {"type": ["string", "number", "boolean"]},
             },
         },
-        "CloudEvent": {
-            "type": "object",
-            "required": ["specversion", "id", "source", "type", "subject"],
-            "properties": {
-                "specversion": {"const": "1.0"},
-                "id": _STRING,
-                "source": _STRING,
-                "type": {**_STRING, "description": "The event type."},
-                "subject": {**_STRING, "description": "The user."},
-                "time": {"type": "string", "format": "date-time"},
-                "data": {"type": "object", "description": "`units`, default 1; the rest are the properties."},
+    }
+
+
+def _cloudevent() -> _Schema:
+    return {
+        "type": "object",
+        "required": ["specversion", "id", "source", "type", "subject"],
+        "properties": {
+            "specversion": {"const": "1.0"},
+            "id": _STRING,
+            "source": _STRING,
+            "type": {**_STRING, "description": "The event type."},
+            "subject": {**_STRING, "description": "The user."},
+            "time": _TIME,
+            "data": {"type": "object", "description": "`units`, default 1; the rest are the properties."},
+        },
+    }
+
+
+def _result() -> _Schema:
+    return {
+        "type": "object",
+        "required": ["index", "id", "code"],
+        "properties": {
+            "index": _COUNT,
+            "id": {"type": ["string", "null"]},
+            "code": _CODE,
+            "message": {"type": "string"},
+        },
+    }
+
+
+def _applied() -> _Schema:
+    return {
+        "type": "object",
+        "required": ["status", *_COUNTS, "results"],
+        "properties": {
+            "status": {"enum": ["applied", "journaled"]},
+            **_COUNTS,
+            "results": {"type": "array", "items": _ref("Result")},
+            "ids": {
+                "type": "array",
+                "items": {"type": "object", "properties": {"index": _COUNT, "id": {"type": "string"}}},
             },
         },
-        "Result": {
-            "type": "object",
-            "required": ["index", "id", "code"],
-            "properties": {
-                "index": count,
-                "id": {"type": ["string", "null"]},
-                "code": code,
-                "message": {"type": "string"},
-            },
+    }
+
+
+def _problem() -> _Schema:
+    return {
+        "type": "object",
+        "required": ["type", "title", "status", "code", "detail"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "code": _CODE,
+            "detail": {"type": "string"},
+            **_COUNTS,
+            "results": {"type": "array", "items": _ref("Result")},
         },
-        "Answer": {
-            "type": "object",
-            "required": ["status", *counts, "results"],
-            "properties": {
-                "status": {"enum": ["applied", "journaled"]},
-                **counts,
-                "results": results,
-                "ids": {
-                    "type": "array",
-                    "items": {"type": "object", "properties": {"index": count, "id": {"type": "string"}}},
-                },
-            },
+    }
+
+
+def _live() -> _Schema:
+    return {
+        "type": "object",
+        "required": ["usage", "as_of"],
+        "properties": {
+            "usage": {"type": "array", "items": _ref("UsageRow")},
+            "as_of": _TIME,
         },
-        "Problem": {
-            "type": "object",
-            "required": ["type", "title", "status", "code", "detail"],
-            "properties": {
-                "type": {"type": "string"},
-                "title": {"type": "string"},
-                "status": {"type": "integer"},
-                "code": code,
-                "detail": {"type": "string"},
-                **counts,
-                "results": results,
-            },
-        },
-        "Usage": {
-            "type": "object",
-            "required": ["usage", "as_of"],
-            "properties": {
-                "usage": {"type": "array", "items": _ref("UsageRow")},
-                "as_of": {"type": "string", "format": "date-time"},
-            },
-        },
-        "UsageRow": {
-            "type": "object",
-            "properties": {
-                "customer": {"type": "string"},
-                "meter": {"type": "string"},
-                "dimensions": {"type": "object", "additionalProperties": {"type": "string"}},
-                "from": {"type": "string", "format": "date-time"},
-                "to": {"type": "string", "format": "date-time"},
-                "units": {"type": "string", "description": "A decimal."},
-                "events": count,
-            },
+    }
+
+
+def _row() -> _Schema:
+    return {
+        "type": "object",
+        "properties": {
+            "customer": {"type": "string"},
+            "meter": {"type": "string"},
+            "dimensions": {"type": "object", "additionalProperties": {"type": "string"}},
+            "from": _TIME,
+            "to": _TIME,
+            "units": {"type": "string", "description": "A decimal."},
+            "events": _COUNT,
         },
     }
 
@@ -180,15 +210,14 @@ def _track() -> _Schema:
 
 
 def _usage() -> _Schema:
-    time = {"type": "string", "format": "date-time"}
     return {
         "summary": "What a user has used by now, in a half-open range; default this UTC month.",
         "parameters": [
             _parameter("query", "user_id", "Whose usage.", _STRING, required=True),
             _parameter("query", "meter", "Of one meter; default all.", _STRING),
             _parameter("query", "event_type", "Of the meters that this type feeds.", _STRING),
-            _parameter("query", "from", "A full quarter of an hour.", time),
-            _parameter("query", "to", "A full quarter of an hour.", time),
+            _parameter("query", "from", "A full quarter of an hour.", _TIME),
+            _parameter("query", "to", "A full quarter of an hour.", _TIME),
         ],
         "responses": {
             "200": _answer("Live usage.", _ref("Usage")),
