@@ -54,6 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show it all. Raises TaximeterError `invariant_broken` when anything is not as it has to be."""
     data_dir = _data_dir(args.data_dir)
+    for name in [name for name in os.environ if name.startswith("TAXIMETER_")]:
+        del os.environ[name]  # the demo has settings of its own; a token of yours would shut it out
     with as_file(files("flusher.demo").joinpath("catalog.toml")) as catalog:
         system = System(data_dir, _address(), catalog=catalog, tell=_tell)
         try:
@@ -89,7 +91,7 @@ def _show(endpoints: Endpoints) -> None:
     out.print()
     out.print(invoice_page(invoice))
     show_proof(proof, out)
-    _check_proof(proof, traffic)
+    check_proof(proof, traffic)
     _check_invoice(invoice)
 
 
@@ -165,7 +167,8 @@ def _check_invoice(invoice: Invoice) -> None:
         raise _unexpected("the invoice", f"{', '.join(map(str, AMOUNTS))}", f"{', '.join(map(str, amounts))}")
 
 
-def _check_proof(proof: Proof, traffic: Traffic) -> None:
+def check_proof(proof: Proof, traffic: Traffic) -> None:
+    """Raise TaximeterError `invariant_broken` unless the proof holds and is of this traffic."""
     if not proof.ok:
         raise _unexpected("the proof", "that it holds", "that it does not")
     repeated = traffic.sent - traffic.different

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -14,6 +16,7 @@ import pytest
 
 from flusher.cli.main import main
 from flusher.database import connect
+from flusher.embedded.process import wait_until
 from flusher.embedded.system import free_address
 from flusher.usage import Range, read_usage
 from flusher.worker import Worker
@@ -187,6 +190,24 @@ def test_one_that_was_interrupted_is_sent_again_and_goes_on(
     # And sent again, all is there once
     assert _counts(send(name, "--data-dir", str(up.data_dir))) == (5000, 3000, 2000, 0, 0)
     assert _usage(up, customer) == [(Decimal("500.0"), 5000)]
+
+
+def test_while_redis_is_away_events_are_journaled_and_counted_later(
+    up: Up, send: Send, tmp_path: Path, customer: str
+) -> None:
+    # Given a Redis that does not answer
+    redis_pid = up.endpoints["pids"]["redis"]
+    os.kill(redis_pid, signal.SIGSTOP)
+    try:
+        # When a file is sent
+        report = send(_file(tmp_path, customer, 1500), "--data-dir", str(up.data_dir))
+    finally:
+        os.kill(redis_pid, signal.SIGCONT)
+    # Then its events are safe, but not known to be no repeats
+    assert _counts(report) == (1500, 1500, 0, 0, 0)
+    assert report["journaled"] == 1500
+    # And they count when it is back
+    assert wait_until(lambda: _usage(up, customer) == [(Decimal(150), 1500)], deadline_s=30)
 
 
 def test_what_is_no_sidecar_is_an_error_at_once(
