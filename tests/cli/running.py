@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flusher.embedded.process import wait_until
+from flusher.embedded.process import die_with_parent, wait_until
 from flusher.embedded.system import free_address
 
 START_DEADLINE_S = 60.0
@@ -39,6 +39,7 @@ class Up:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGKILL),  # a test run that is killed leaves nothing behind
             )
         ended_or_ready = wait_until(
             lambda: self.process.poll() is not None or "Ctrl-C" in self.output(), deadline_s=START_DEADLINE_S

@@ -1,11 +1,12 @@
 """Starting another Python that starts servers, so that a test can kill it."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from flusher.embedded.process import wait_until
+from flusher.embedded.process import die_with_parent, wait_until
 
 _ROOT = Path(__file__).parents[2]
 _DEADLINE_S = 30.0
@@ -36,6 +37,7 @@ class Parent:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGKILL),  # a test run that is killed leaves nothing behind
         )
         assert self.process.stdout is not None
         with self.process.stdout as answers:
