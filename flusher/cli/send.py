@@ -15,10 +15,10 @@ from flusher.cli.instant import instant
 from flusher.cli.output import print_json, progress
 from flusher.cli.target import add_target_arguments, find_target
 from flusher.pricing.line import rfc3339
-from flusher.sending.client import PATIENCE_S, Batch, Client, Problem, Tally
+from flusher.sending.client import PATIENCE_S, Client, Problem, Tally
 from flusher.sending.file import EventFile, open_events
 from flusher.sending.memory import memory_directory, remembered_time
-from flusher.sending.records import Filling, Record, Refused, csv_records, ndjson_records
+from flusher.sending.records import Batch, Filling, Record, Refused, csv_records, ndjson_records
 from sidecar.contract.codes import TaximeterError
 
 BATCH_EVENTS_MAX: Final = 1_000

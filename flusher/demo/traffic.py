@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from flusher.pricing.line import Dimensions, rfc3339
-from flusher.sending.client import Batch
+from flusher.sending.records import Batch
 
 CUSTOMER: Final = "cus_123456"
 CUSTOMER_EVENTS: Final = 12_345

@@ -6,16 +6,17 @@ That is safe because every event has an identity: one whose answer was lost is a
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, Self
 
 import aiohttp
 import msgspec
 
+from flusher.sending.records import Batch
 from sidecar.contract.codes import TaximeterError, TryAgainError
 
 CONCURRENCY: Final = 4
@@ -28,14 +29,6 @@ _BACKOFF_MAX_S: Final = 5.0
 _RETRY_AFTER_MAX_S: Final = 60.0
 _AGAIN: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MEDIA_TYPE: Final = "application/x-ndjson"
-
-
-class Batch(NamedTuple):
-    """Events as JSON, and the line of the file that each is from. `key`: the Idempotency-Key, where it has one."""
-
-    events: Sequence[bytes]
-    lines: Sequence[int]
-    key: str | None = None
 
 
 class Problem(msgspec.Struct, frozen=True):

@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, BinaryIO, Final
 
+from flusher.sending.records import LINE_BYTES_MAX
 from sidecar.contract.codes import TaximeterError
 
 SPOOL_BYTES_MAX: Final = 4 << 30
-LINE_BYTES_MAX: Final = 1 << 20
 STANDARD_INPUT: Final = "-"
 _CHUNK_BYTES: Final = 1 << 20
 _DIGEST_CHARS: Final = 32

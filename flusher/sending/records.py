@@ -6,15 +6,15 @@ digest and the line, the time is given by the caller, who has to remember it.
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
-from flusher.sending.file import LINE_BYTES_MAX
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.event import PROPERTIES_MAX
 
+LINE_BYTES_MAX: Final = 1 << 20
 FIELDS: Final = ("user_id", "event_type", "units", "timestamp", "id", "source")
 _REQUIRED: Final = ("user_id", "event_type")
 _PROPERTY: Final = "properties."
@@ -24,6 +24,14 @@ _NUMBER: Final = re.compile(r"(?!-0$)-?(0|[1-9][0-9]{0,14})(\.[0-9]{0,8}[1-9])?"
 
 _fields_of: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
+
+
+class Batch(NamedTuple):
+    """Events as JSON, and the line of the file that each is from. `key`: the Idempotency-Key, where it has one."""
+
+    events: Sequence[bytes]
+    lines: Sequence[int]
+    key: str | None = None
 
 
 class Record(NamedTuple):

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from flusher.sending import file as files
-from flusher.sending.file import LINE_BYTES_MAX, open_events
+from flusher.sending.file import open_events
 from flusher.sending.memory import memory_directory, remembered_time
+from flusher.sending.records import LINE_BYTES_MAX
 from sidecar.contract.codes import TaximeterError
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 123, tzinfo=UTC)

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from flusher.sending.file import LINE_BYTES_MAX
-from flusher.sending.records import Filling, Record, Refused, csv_records, ndjson_records
+from flusher.sending.records import LINE_BYTES_MAX, Filling, Record, Refused, csv_records, ndjson_records
 from sidecar.contract.codes import TaximeterError
 
 TIME = "2026-01-02T03:04:05Z"
