@@ -24,7 +24,8 @@ _OPTIONS: Final = (
 def connect(url: str, *, autocommit: bool = False) -> psycopg.Connection[TupleRow]:
     """Return a connection whose session reads and writes schema `taximeter`, in UTC, under deadlines.
 
-    Raises TryAgainError `database_unavailable` when the server does not answer.
+    Raises TryAgainError `database_unavailable` when the server does not answer, TaximeterError `config_invalid` for
+    an address that can't be read.
     """
     try:
         return psycopg.connect(
@@ -37,6 +38,8 @@ def connect(url: str, *, autocommit: bool = False) -> psycopg.Connection[TupleRo
         )
     except psycopg.OperationalError as error:
         raise TryAgainError("database_unavailable", f"PostgreSQL does not answer: {_first_line(error)}") from error
+    except psycopg.ProgrammingError as error:
+        raise TaximeterError("config_invalid", f"PostgreSQL's address can't be read: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:
@@ -84,12 +87,18 @@ def _is_applied(connection: psycopg.Connection[TupleRow], step: Migration) -> bo
 
 
 def check_schema(connection: psycopg.Connection[TupleRow]) -> None:
-    """Raise TaximeterError `schema_outdated` unless every migration of this program is applied, and no later one."""
+    """Raise TaximeterError `schema_outdated` unless every migration of this program is applied, and no later one.
+
+    Raises TryAgainError `database_unavailable` when the server goes away meanwhile.
+    """
     try:
         row = connection.execute(query("last_migration")).fetchone()
+        connection.rollback()
     except psycopg.errors.UndefinedTable:
+        connection.rollback()
         row = None
-    connection.rollback()
+    except psycopg.OperationalError as error:
+        raise TryAgainError("database_unavailable", f"PostgreSQL does not answer: {_first_line(error)}") from error
     found = int(row[0]) if row is not None else 0
     wanted = len(migrations())
     if found != wanted:

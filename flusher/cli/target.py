@@ -141,7 +141,17 @@ def _checked(part: str, address: str, where: str) -> str:
         address = f"http://{address}"
     if part == "database" and re.match(r"\s*\w+\s*=", address):  # libpq's key=value form
         return address
-    if urlsplit(address).scheme not in schemes:
+    if not _is_url(address, schemes, port=part != "database"):  # libpq takes several hosts, each with a port
         expected = " or ".join(f"{scheme}://..." for scheme in schemes)
         raise TaximeterError("config_invalid", f"{where}: expected {expected}, got {without_password(address)!r}")
     return address
+
+
+def _is_url(address: str, schemes: tuple[str, ...], *, port: bool) -> bool:
+    """Say whether it is a URL of one of these schemes, and if asked for, with a port that is one."""
+    try:
+        parts = urlsplit(address)
+        valid = not port or parts.port != 0
+    except ValueError:
+        return False
+    return valid and parts.scheme in schemes

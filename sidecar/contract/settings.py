@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
+from urllib.parse import urlsplit
 
 from sidecar.contract.codes import TaximeterError
 
@@ -152,6 +153,12 @@ def read_redis_url(text: str) -> str:
     if not text.startswith(("redis://", "rediss://", "unix://")):
         scheme = text.partition("://")[0] if "://" in text else "no scheme"
         raise ValueError(f"expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH, got {scheme}")
+    try:
+        port = urlsplit(text).port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("expected redis://HOST:PORT, got a host or a port that can't be read")
     return text
 
 

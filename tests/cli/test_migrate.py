@@ -56,3 +56,10 @@ def test_no_server_means_try_again(capsys: pytest.CaptureFixture[str], tmp_path:
     url = f"postgresql://nobody@/nothing?host={tmp_path}"
     assert main(["migrate", "--database-url", url]) == 75
     assert "error: database_unavailable: PostgreSQL does not answer" in capsys.readouterr().err
+
+
+def test_an_address_that_cannot_be_read_is_said_to_be_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["migrate", "--database-url", "postgresql://host/x?nonsense=1"]) == 1
+    assert "error: config_invalid: PostgreSQL's address can't be read: invalid URI query parameter: \"nonsense\"" in (
+        capsys.readouterr().err
+    )

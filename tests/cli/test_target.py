@@ -85,6 +85,9 @@ def test_what_nothing_names_is_an_error_that_says_how_to_name_it(
         ("--redis-url", "http://x", "redis://... or rediss://... or unix://..."),
         ("--database-url", "mysql://u:secret@x/", "postgresql://... or postgres://..."),
         ("--http", "ftp://x", "http://... or https://..."),
+        ("--http", "localhost:many", "http://... or https://..."),
+        ("--redis-url", "redis://:secret@[::1", "redis://... or rediss://... or unix://..."),
+        ("--database-url", "postgresql://u:secret@[::1/x", "postgresql://... or postgres://..."),
     ],
 )
 def test_an_address_of_another_kind_is_refused(flag: str, value: str, expected: str) -> None:

@@ -42,6 +42,8 @@ def test_a_database_may_be_named_in_every_form_of_libpq(url: str) -> None:
         ("database_url", "localhost", "--database-url: expected postgresql://USER@HOST/NAME, got no scheme"),
         ("database_url", "", "--database-url or TAXIMETER_DATABASE_URL: expected URL"),
         ("redis_url", "localhost", "--redis-url: expected redis://HOST:PORT"),
+        ("redis_url", "redis://:secret@host:port", "--redis-url: expected redis://HOST:PORT, got a host or a port"),
+        ("redis_url", "redis://[::1", "--redis-url: expected redis://HOST:PORT, got a host or a port"),
         ("flush_interval_s", "0", "--flush-interval-s: expected seconds from 0.01 to 60, got '0'"),
         ("flush_interval_s", "1e0", "--flush-interval-s: expected seconds from 0.01 to 60, got '1e0'"),
         ("health_http", "8131", "--health-http: expected HOST:PORT, got '8131'"),
