@@ -111,6 +111,7 @@ class HealthServer:
 
 class _Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
     daemon_threads = True
+    request_queue_size = CONNECTIONS_MAX  # the default of 5 lets a probe wait for a second
 
     def __init__(self, address: Address, health: Health) -> None:
         self.address_family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
