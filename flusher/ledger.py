@@ -155,6 +155,8 @@ class Ledger:
 
     def lock(self, shard: int, *, wait: bool) -> str | None:
         """Return the token, and hold the shard until the transaction ends; None if another has it and not `wait`."""
+        if wait:
+            self._run("wait_for_shard")
         rows = self._rows("lock_shard" if wait else "lock_shard_if_free", (shard,))
         return str(rows[0][0]) if rows else None
 

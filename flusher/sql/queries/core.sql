@@ -9,6 +9,10 @@ FROM ledger
 -- The token of the last committed epoch of a shard, without a lock: to see whether Redis matches.
 SELECT token FROM shards WHERE shard = %s
 
+-- name: wait_for_shard
+-- Let the transaction wait as long for a shard as another flusher may take to drain a large epoch.
+SELECT set_config('lock_timeout', '100s', true)
+
 -- name: lock_shard
 -- The same, and the right to commit an epoch of the shard until the end of the transaction (rule 3).
 SELECT token FROM shards WHERE shard = %s FOR UPDATE
