@@ -122,6 +122,18 @@ def test_a_missing_segment_stops(directory: Path, missing: int) -> None:
     assert contents(directory) == before
 
 
+def test_a_torn_record_in_an_older_segment_stops_and_changes_nothing(directory: Path) -> None:
+    journal = open_journal(directory, segment_bytes=2 * framed_bytes())
+    fill(journal.shards[0], 3)
+    journal.close()
+    os.truncate(segments(directory)[0], 2 * framed_bytes() - 1)
+    before = contents(directory)
+    with pytest.raises(JournalError) as caught:
+        open_journal(directory)
+    assert caught.value.code == "journal_corrupt"
+    assert contents(directory) == before
+
+
 def test_segments_without_a_manifest_stop(directory: Path) -> None:
     journal = open_journal(directory)
     fill(journal.shards[0], 1)
@@ -222,6 +234,9 @@ def test_verify_finds_a_flipped_bit_on_disk(directory: Path, place: int) -> None
     with pytest.raises(JournalError) as caught:
         shard.verify()
     assert caught.value.code == "journal_corrupt"
+    # and whoever reads on is stopped there
+    with pytest.raises(JournalError):
+        list(shard.steps_after(0))
     journal.close()
 
 
