@@ -19,6 +19,7 @@ FAILED: Final = 1
 WRONG_USE: Final = 2
 TRY_AGAIN: Final = 75
 _INTERRUPTED: Final = 130
+_EXTRAS: Final = frozenset({"psycopg", "stripe", "rich"})  # what an install of a sidecar leaves out
 
 
 class Command(NamedTuple):
@@ -93,12 +94,26 @@ def _run(arguments: Sequence[str]) -> int:
     for name, command in COMMANDS.items():
         subparser = commands.add_parser(name, help=command.help, description=_sentence(command), allow_abbrev=False)
         if name == chosen:
-            module = cast("CommandModule", import_module(command.module))
+            module = _load(name, command)
             module.add_arguments(subparser)
     parsed = parser.parse_args(arguments)
     if module is None:  # the parser ends the program itself for help, the version and wrong use
         parser.error("no command was given")
     return module.run(parsed)
+
+
+def _load(name: str, command: Command) -> CommandModule:
+    """Import a command. Raises TaximeterError (install_incomplete) where this install leaves out what it needs."""
+    try:
+        return cast("CommandModule", import_module(command.module))
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        raise TaximeterError(
+            "install_incomplete",
+            f"`taximeter {name}` needs {error.name}, and only a sidecar is installed here: "
+            "pip install 'taximeter[flusher]', or 'taximeter[embedded]' for demo and up",
+        ) from error
 
 
 def _sentence(command: Command) -> str:

@@ -49,6 +49,7 @@ CODES: Final[dict[str, str]] = {
     # commands and the flusher
     "starting": "the flusher has not ended its first cycle yet",
     "config_invalid": "a setting has a value that can't be used",
+    "install_incomplete": "the command needs a library that this install leaves out",
     "target_missing": "no running system was found by flags, environment or endpoints.json",
     "redis_unavailable": "Redis does not answer",
     "redis_unsuitable": "Redis is set up in a way that would lose events",

@@ -1,10 +1,12 @@
 """The command line itself: help, wrong use, errors, interrupts and broken pipes."""
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -128,3 +130,21 @@ def test_the_modules_of_all_commands_are_there() -> None:
         module = import_module(command.module)
         assert callable(module.add_arguments)
         assert callable(module.run)
+
+
+def test_a_command_whose_library_is_left_out_says_what_to_install(tmp_path: Path) -> None:
+    # given an install where psycopg can't be found
+    (tmp_path / "psycopg.py").write_text("raise ModuleNotFoundError(\"No module named 'psycopg'\", name='psycopg')\n")
+    # when a command needs it
+    done = subprocess.run(
+        [sys.executable, "-m", "flusher", "flush"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+    )
+    # then one line says what to do
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: install_incomplete: `taximeter flush` needs psycopg")
+    assert len(done.stderr.splitlines()) == 1
