@@ -76,7 +76,11 @@ class Court:
         for place in entry.conflicts:
             items[place].close(Outcome.CONFLICT, "conflict")
         for claim in batch.claims:
-            self._hear_claim(claim, items[claim.first : claim.first + claim.count], batch)
+            share = items[claim.first : claim.first + claim.count]
+            if batch.accepted_at_us <= self.claim_floor_us:  # the claim may have been dropped (rule 15)
+                _refuse_indexed(share)
+            else:
+                self._hear_claim(claim, share, batch)
         for item in items:
             if item.outcome is None:
                 self._hear_item(item)
@@ -85,6 +89,8 @@ class Court:
     def _hear_claim(self, claim: Claim, share: list[Item], batch: Batch) -> None:
         state = self.claims.get(claim.key)
         if state is None:
+            if share and all(item.outcome is Outcome.CONFLICT for item in share):
+                return  # Redis knew another body under the key; that one, wherever it is, keeps its claim
             state = self.claims[claim.key] = ClaimState(claim.digest, set(), batch.accepted_at_us)
             self.changed_claims.add(claim.key)
         if state.digest != claim.digest or state.covered is None:
@@ -129,6 +135,13 @@ class Court:
                 item.close(Outcome.INSERTED)
         for place, item in self._followers:
             _compare(item, there.get(place, self.candidates[place].event.fingerprint))
+
+
+def _refuse_indexed(share: Iterable[Item]) -> None:
+    """Quarantine what only a claim could recognise again."""
+    for item in share:
+        if item.event.identity == Identity.INDEXED and item.outcome is None:
+            item.close(Outcome.QUARANTINED, "too_old")
 
 
 def _compare(item: Item, fingerprint: bytes) -> None:

@@ -82,6 +82,7 @@ def test_indices_that_were_rejected_the_first_time_still_count(store: Store, pro
     assert store.ingest(producer, share("k", again)).taken() == ((0, 1, 4, 5, 6, 8), ())
     # then exactly those three are added, and a third time nothing is
     assert store.counters() == folded(again)
+    assert claim_of(store, "k") == (ONE, "0-1,4-6,8-8,0-8")
     assert store.ingest(producer, share("k", again)).taken() == (tuple(range(9)), ())
     assert store.counters() == folded(again)
 
@@ -92,6 +93,13 @@ def test_a_retry_that_covers_less_takes_nothing_back(store: Store, producer: Pro
     assert store.ingest(producer, share("k", events[1:3])).taken() == ((0, 1), ())
     assert store.ingest(producer, share("k", events)).taken() == ((0, 1, 2, 3, 4), ())
     assert store.counters() == folded(events)
+
+
+def test_retries_with_other_indices_each_cover_theirs(store: Store, producer: Producer) -> None:
+    for indices in ([0, 1], [1, 2], [3]):
+        store.ingest(producer, share("k", indexed("k", indices)))
+    assert store.ingest(producer, share("k", indexed("k", range(5)))).taken() == ((0, 1, 2, 3), ())
+    assert store.counters() == folded(indexed("k", range(5)))
 
 
 def test_several_claims_in_a_batch_are_decided_apart(store: Store, producer: Producer) -> None:
@@ -119,6 +127,7 @@ def test_events_with_ids_in_a_keyed_request_keep_identities_of_their_own(store: 
     assert claim_of(store, "k") == (ONE, "0-0,2-2")
     # when it comes again, and when its event with an id comes alone
     assert store.ingest(producer, share("k", request)).taken() == ((0, 1, 2), ())
+    assert claim_of(store, "k") == (ONE, "0-0,2-2")
     assert store.ingest(producer, a_batch([middle])).taken() == ((0,), ())
     assert store.counters() == folded(request)
 

@@ -93,6 +93,8 @@ def test_a_segment_is_held_for_a_while_after_postgres_has_it(directory: Path) ->
     # given that Postgres is seen past the first segment at 100 s, past the second at 130 s
     shard.confirm(steps[1].after, 100.0, 60.0)
     shard.confirm(steps[3].after, 130.0, 60.0)
+    shard.confirm(steps[2].after, 140.0, 60.0)  # heard late
+    assert shard.committed == steps[3].after
     for now, left in ((159.9, [1, 3, 5]), (160.0, [3, 5]), (189.9, [3, 5]), (190.0, [5]), (1e9, [5])):
         shard.confirm(steps[3].after, now, 60.0)
         assert firsts(directory) == left
