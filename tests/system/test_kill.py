@@ -3,6 +3,7 @@
 Imports nothing of ours: only commands, HTTP and signals, as a user has them.
 """
 
+import ctypes
 import json
 import os
 import random
@@ -31,6 +32,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def end_with_parent() -> None:
+    """Nothing is left behind when the tests are killed: PR_SET_PDEATHSIG."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
 def call(*arguments: str, data_dir: Path) -> dict[str, object]:
     """Runs a command with --json and returns what it reports; fails when it fails."""
     command = [*TAXIMETER, *arguments, "--json", "--data-dir", str(data_dir)]
@@ -54,7 +60,10 @@ def running(server_dir: Path) -> Iterator[tuple[Path, str]]:
     data_dir, address = server_dir / "data", f"127.0.0.1:{free_port()}"
     with (server_dir / "up.log").open("wb") as log:
         up = subprocess.Popen(
-            [*TAXIMETER, "up", "--data-dir", str(data_dir), "--http", address], stdout=log, stderr=log
+            [*TAXIMETER, "up", "--data-dir", str(data_dir), "--http", address],
+            stdout=log,
+            stderr=log,
+            preexec_fn=end_with_parent,
         )
         try:
             deadline = time.monotonic() + READY_S
