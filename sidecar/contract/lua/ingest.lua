@@ -10,10 +10,10 @@
 --       7 running count  8 the record  9 events in it  10 seconds that a repeat is recognised
 --       11 most events of an epoch  12 most fields of its counters
 --       13 claims: a number; then of each: digest, covered indices as "0-4,7-7", first event, number of events
---       then: index in the request of every event, 2 bytes each, 65535 for one that no claim covers; empty without claims
+--       then: index in the request of every event, 2 bytes each, 65535 for one that no claim covers; without claims ""
 --       then: place in the batch of every event with an id, 2 bytes each; then their fingerprints, 8 bytes each
---       then: number of shares an event has at most; then for every event as many numbers of shares, 4 bytes each, 0 for
---       none; both are 0 and empty when no event can be a repeat
+--       then: number of shares an event has at most; then for every event as many numbers of shares, 4 bytes each, 0
+--       for none; both are 0 and empty when no event can be a repeat
 --       then: shares: a number; then of each: "<counter> <limb 0> <limb 1> <limb 2>", negated: how to take it out again
 --       then: counters, of each: member, events, limb 0, limb 1, limb 2
 --
