@@ -291,7 +291,9 @@ def test_registering_writes_a_position_only_where_there_is_none(store: Store, pr
     assert store.ingest(fresh, a_batch([an_event("e-3")])).outcome == "unregistered"
     assert store.run(scripts.register(0, GENERATION, fresh.name, zero)) == [b"registered"]
     assert store.ingest(fresh, a_batch([an_event("e-3")])).outcome == "applied"
-    # when it is registered again, and the one that has been there from the start as well
+    # when it is registered again, and the one that has been there from the start as well, once it is committed
+    seal(store)
+    store.run(scripts.publish(0, GENERATION, "token-1", [(producer.name, producer.position)], []))
     before = store.dump()
     old = Position(0, chain_start(LEDGER, producer.name, 0))
     assert store.run(scripts.register(0, GENERATION, fresh.name, zero)) == [b"registered"]
