@@ -63,7 +63,14 @@ def test_every_script_is_named_with_its_answers(name: str) -> None:
     (row,) = re.findall(rf"^\| `{name}` \|.*$", table.partition("\n\n")[0], re.MULTILINE)
     answers = set(re.findall(r"return \{'(\w+)'", LUA[name]))
     assert answers
-    told = code(row) | {"ok", "published", "fenced", "registered", "generation", "changed"}
+    told = code(row if "The same answers" not in row else table) | {
+        "ok",
+        "published",
+        "fenced",
+        "registered",
+        "generation",
+        "changed",
+    }
     assert answers - told == set()
     assert row.count("|") == 5
 
@@ -140,4 +147,4 @@ def test_every_script_says_what_it_takes_and_answers_and_is_small(name: str) -> 
 
 @pytest.mark.parametrize("name", sorted(LUA))
 def test_only_ingest_is_denied_when_there_is_no_memory(name: str) -> None:
-    assert ("allow-oom" in LUA[name].splitlines()[0]) == (name != "ingest")
+    assert ("allow-oom" in LUA[name].splitlines()[0]) == (not name.startswith("ingest"))
