@@ -28,13 +28,17 @@ class Outcome(Enum):
 
 @dataclass(slots=True)
 class Item:
-    """An event before the court, with what is stored beside it. `reason` is a code, for what does not count."""
+    """An event before the court, with what is stored beside it.
+
+    `reason` is a code, for what does not count; `place` is the event's in its batch.
+    """
 
     event: Event
     entry: Entry
     batch: Batch
     outcome: Outcome | None = None
     reason: str = ""
+    place: int = 0
 
     def close(self, outcome: Outcome, reason: str = "") -> None:
         """Decide."""
@@ -72,7 +76,7 @@ class Court:
 
     def hear(self, entry: Entry, batch: Batch) -> None:
         """Decide on the events of a batch, in their order, as far as claims decide."""
-        items = [Item(event, entry, batch) for event in batch.events]
+        items = [Item(event, entry, batch, place=place) for place, event in enumerate(batch.events)]
         for place in entry.conflicts:
             items[place].close(Outcome.CONFLICT, "conflict")
         for claim in batch.claims:

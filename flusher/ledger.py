@@ -247,17 +247,25 @@ class Ledger:
             elif item.outcome is Outcome.QUARANTINED:
                 event, entry = item.event, item.entry
                 detail = f"event of {event.user_id} at {event.time_us} us"
-                self.quarantine(
-                    shard, entry.producer, entry.after.sequence, item.reason, detail, entry.record, 1, event.nanos
-                )
+                known = (shard, entry.producer, entry.after.sequence, item.reason, detail, entry.record)
+                self.quarantine(*known, 1, event.nanos, item.place)
 
     def quarantine(
-        self, shard: int, producer: str, sequence: int, reason: str, detail: str, record: bytes, events: int, nanos: int
+        self,
+        shard: int,
+        producer: str,
+        sequence: int,
+        reason: str,
+        detail: str,
+        record: bytes,
+        events: int,
+        nanos: int,
+        place: int | None = None,
     ) -> None:
-        """Keep what was accepted and can't be counted."""
+        """Keep what was accepted and can't be counted: the event at `place` of the record's batch, or all of it."""
         self._run(
             "insert_quarantine",
-            (producer, shard, sequence, reason, detail[:2000], record, events, to_decimal(nanos)),
+            (producer, shard, sequence, reason, detail[:2000], record, events, to_decimal(nanos), place),
         )
 
     # -- usage ------------------------------------------------------------------------------------------------------

@@ -157,21 +157,27 @@ def _read_positions(connection: psycopg.Connection[TupleRow], proof: Proof) -> d
 
 def _check_tables(connection: psycopg.Connection[TupleRow], proof: Proof) -> None:
     """The rows are as many, and sum up to as much, as the positions say."""
-    for name, wanted, text in (
-        ("events", proof.postgres, query("proof_events")),
-        ("conflicts", proof.conflicts, query("proof_refused")),
-        ("quarantine", proof.quarantined, query("proof_quarantined")),
+    row = connection.execute(query("proof_open")).fetchall()[0]
+    unresolved, recorded, holes, accepted, discarded, retried = row
+    decided = f"; of what was in quarantine {discarded} were discarded and {retried} brought in again"
+    for name, wanted, text, trace in (
+        ("events", proof.postgres, query("proof_events"), ""),
+        ("conflicts", proof.conflicts, query("proof_refused"), ""),
+        ("quarantine", proof.quarantined, query("proof_quarantined"), decided if discarded or retried else ""),
     ):
-        found = Amount()
+        there = Amount()
         for _, events, units in connection.execute(text).fetchall():
-            found.add(from_decimal(units), events)
-        detail = f"{found.events} events and {format_units(found.nanos)} units in the table"
-        if found != wanted:
+            there.add(from_decimal(units), events)
+        detail = f"{there.events} events and {format_units(there.nanos)} units in the table"
+        if there != wanted:
             detail += f", the positions say {wanted.events} and {format_units(wanted.nanos)}"
-        proof.checks.append(Check(name, found == wanted, detail))
-    unresolved, recorded, holes = connection.execute(query("proof_open")).fetchall()[0]
+        proof.checks.append(Check(name, there == wanted, detail + trace))
     proof.checks.append(Check("discrepancies", unresolved == 0, f"{unresolved} open of {recorded} recorded"))
-    proof.checks.append(Check("holes", holes == 0, f"{holes} not accepted"))
+    proof.checks.append(Check("holes", holes == 0, f"{holes} not accepted, {accepted} accepted by an operator"))
+    given_up = connection.execute(query("proof_given_up")).fetchall()
+    if given_up:
+        examples = ", ".join(f"{producer} ({reason})" for producer, reason in given_up[:DETAILS_MAX])
+        proof.checks.append(Check("given_up", ok=True, detail=f"{len(given_up)} sidecars given up on: {examples}"))
 
 
 def _check_usage(connection: psycopg.Connection[TupleRow], proof: Proof, shards: range) -> None:

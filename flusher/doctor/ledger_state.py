@@ -143,5 +143,5 @@ def _open(connection: _Connection) -> Iterator[Finding]:
     level = Level.WARN if quarantined else Level.OK
     yield finding("ledger", "quarantine", f"{quarantined} events", level, "see the view taximeter.quarantine")
     level = Level.FAIL if holes else Level.OK
-    remedy = "records of a journal are lost; see the table taximeter.holes, and accept what can't be brought back"
+    remedy = "records of a journal are lost; see `taximeter holes`, and accept what can't be brought back"
     yield finding("ledger", "holes", f"{holes} not accepted", level, remedy)

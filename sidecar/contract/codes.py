@@ -67,6 +67,9 @@ CODES: Final[dict[str, str]] = {
     "file_invalid": "a file can't be read as what it should be",
     "server_missing": "a server program was not found",
     "server_failed": "a server program did not start or stop in time",
+    # what an operator decides
+    "already_decided": "an operator decided this before; nothing was changed",
+    "hole_unknown": "there is no such hole; `taximeter holes` lists them",
     # invoices
     "invoice_unknown": "there is no invoice with this id",
     "not_confirmed": "money would move and nobody said yes; nothing was done",

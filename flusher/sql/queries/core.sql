@@ -160,8 +160,8 @@ VALUES ('epoch'::timestamptz + %s * interval '1 microsecond', %s, %s,
 
 -- name: insert_quarantine
 -- What was accepted and can't be counted, as it came.
-INSERT INTO quarantine (producer, shard, sequence, reason, detail, record, events, units)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+INSERT INTO quarantine (producer, shard, sequence, reason, detail, record, events, units, place)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
 
 -- name: insert_discrepancy
 -- A counter on which Redis's counters and its stream disagree (rule 9).

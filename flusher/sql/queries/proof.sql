@@ -15,14 +15,24 @@ SELECT shard, coalesce(sum(events), 0)::bigint, coalesce(sum(units), 0) FROM eve
 SELECT shard, count(*)::bigint, coalesce(sum(units), 0) FROM event_conflicts GROUP BY shard
 
 -- name: proof_quarantined
--- What is in quarantine or was resolved from it, by shard.
-SELECT shard, coalesce(sum(events), 0)::bigint, coalesce(sum(units), 0) FROM quarantine GROUP BY shard
+-- What is in quarantine, discarded or not, by shard. What was brought in again is counted where it is now.
+SELECT shard, coalesce(sum(events), 0)::bigint, coalesce(sum(units), 0)
+FROM quarantine WHERE resolved_as IS DISTINCT FROM 'retried' GROUP BY shard
 
 -- name: proof_open
--- What an operator has to look at: open discrepancies, holes that nobody accepted.
+-- What an operator has to look at, and the traces of what was decided: open discrepancies and all that were recorded,
+-- holes that nobody accepted and accepted ones, events that were discarded from quarantine and brought in again.
 SELECT (SELECT count(*) FROM discrepancies WHERE resolved_at IS NULL)::bigint,
        (SELECT count(*) FROM discrepancies)::bigint,
-       (SELECT count(*) FROM holes WHERE accepted_at IS NULL)::bigint
+       (SELECT count(*) FROM holes WHERE accepted_at IS NULL)::bigint,
+       (SELECT count(*) FROM holes WHERE accepted_at IS NOT NULL)::bigint,
+       (SELECT coalesce(sum(events), 0) FROM quarantine WHERE resolved_as = 'discarded')::bigint,
+       (SELECT coalesce(sum(events), 0) FROM quarantine WHERE resolved_as = 'retried')::bigint
+
+-- name: proof_given_up
+-- Sidecars that an operator gave up on, and why.
+SELECT producer, retired_reason FROM producers WHERE retired_at IS NOT NULL AND retired_reason IS NOT NULL
+ORDER BY retired_at DESC, producer
 
 -- name: proof_months
 -- The months in which a shard has events or usage.
