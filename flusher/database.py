@@ -37,12 +37,13 @@ def connect(url: str, *, autocommit: bool = False) -> psycopg.Connection[TupleRo
             application_name="taximeter",
         )
     except psycopg.OperationalError as error:
-        raise TryAgainError("database_unavailable", f"PostgreSQL does not answer: {_first_line(error)}") from error
+        raise TryAgainError("database_unavailable", f"PostgreSQL does not answer: {first_line(error)}") from error
     except psycopg.ProgrammingError as error:
-        raise TaximeterError("config_invalid", f"PostgreSQL's address can't be read: {_first_line(error)}") from error
+        raise TaximeterError("config_invalid", f"PostgreSQL's address can't be read: {first_line(error)}") from error
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says: the server's sentence, without its context."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
@@ -98,7 +99,7 @@ def check_schema(connection: psycopg.Connection[TupleRow]) -> None:
         connection.rollback()
         row = None
     except psycopg.OperationalError as error:
-        raise TryAgainError("database_unavailable", f"PostgreSQL does not answer: {_first_line(error)}") from error
+        raise TryAgainError("database_unavailable", f"PostgreSQL does not answer: {first_line(error)}") from error
     found = int(row[0]) if row is not None else 0
     wanted = len(migrations())
     if found != wanted:

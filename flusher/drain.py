@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from flusher.entry import Entry, Verdict, judge
-from flusher.law import NO_FLOOR_US, Court, Outcome, Tally, claim_keys, tally
+from flusher.insert import Inserter
+from flusher.law import NO_FLOOR_US, Outcome, Tally, tally
 from flusher.ledger import Advance, Ledger, LedgerRow, Mark
 from flusher.source import Sealed, Source, random_token
 from flusher.totals import day_totals
@@ -111,7 +112,7 @@ class Drain:
         except msgspec.DecodeError as error:
             batch = None
             problem = str(error)
-        if batch is not None:
+        if batch is not None and not entry.opaque:
             self._fold(epoch, entry, batch)
         if verdict is Verdict.LEAVE_OUT:
             epoch.broken = True
@@ -139,18 +140,10 @@ class Drain:
         revision.fold(events if repeats else batch.events, epoch.streamed)
 
     def _insert(self, shard: int, epoch: _Epoch, taken: list[tuple[Entry, Batch]]) -> None:
-        wanted: set[bytes] = set()
-        for _, batch in taken:
-            wanted |= claim_keys(batch)
-        court = Court(self._ledger.claims(wanted), epoch.floors.event_floor_us, epoch.floors.claim_floor_us)
-        for entry, batch in taken:
-            court.hear(entry, batch)
-        court.settle(self._ledger.insert(shard, court.candidates))
-        self._ledger.store_claims({key: court.claims[key] for key in court.changed_claims})
-        self._ledger.store_refused(shard, court.items)
-        tally(court.items, epoch.tallies)
+        items = Inserter(self._ledger, shard, epoch.floors).insert(taken)
+        tally(items, epoch.tallies)
         inserted: dict[int, list[Event]] = {}
-        for item in court.items:
+        for item in items:
             if item.outcome is Outcome.INSERTED:
                 inserted.setdefault(item.batch.revision, []).append(item.event)
         for revision, events in inserted.items():

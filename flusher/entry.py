@@ -10,7 +10,10 @@ from sidecar.contract.scripts import decode_taken
 
 
 class Entry(NamedTuple):
-    """What ingest added: the step of the producer's chain, and the places that Redis took for repeats."""
+    """What ingest added: the step of the producer's chain, and the places that Redis took for repeats.
+
+    `opaque`: Redis did not look into it, and its counters do not have it (rule 13).
+    """
 
     identifier: str
     producer: str
@@ -20,6 +23,7 @@ class Entry(NamedTuple):
     duplicates: tuple[int, ...]
     conflicts: tuple[int, ...]
     record: bytes
+    opaque: bool = False
 
 
 def decode_entry(identifier: bytes, flat: Sequence[bytes]) -> Entry:
@@ -35,6 +39,7 @@ def decode_entry(identifier: bytes, flat: Sequence[bytes]) -> Entry:
         duplicates,
         conflicts,
         fields[b"b"],
+        b"o" in fields,
     )
 
 

@@ -15,6 +15,7 @@ from sidecar.contract.codec import Batch, Claim
 from sidecar.contract.event import Event, Identity
 
 NO_FLOOR_US: Final = -(1 << 62)
+NOTHING_REFUSED: Final[Mapping[int, str]] = {}
 
 
 class Outcome(Enum):
@@ -30,7 +31,7 @@ class Outcome(Enum):
 class Item:
     """An event before the court, with what is stored beside it.
 
-    `reason` is a code, for what does not count; `place` is the event's in its batch.
+    `reason` is a code and `detail` a sentence, for what does not count; `place` is the event's in its batch.
     """
 
     event: Event
@@ -38,12 +39,14 @@ class Item:
     batch: Batch
     outcome: Outcome | None = None
     reason: str = ""
+    detail: str = ""
     place: int = 0
 
-    def close(self, outcome: Outcome, reason: str = "") -> None:
+    def close(self, outcome: Outcome, reason: str = "", detail: str = "") -> None:
         """Decide."""
         self.outcome = outcome
         self.reason = reason
+        self.detail = detail
 
 
 @dataclass(slots=True)
@@ -74,11 +77,18 @@ class Court:
     candidates: dict[tuple[int, bytes], Item] = field(default_factory=dict)
     _followers: list[tuple[tuple[int, bytes], Item]] = field(default_factory=list)
 
-    def hear(self, entry: Entry, batch: Batch) -> None:
-        """Decide on the events of a batch, in their order, as far as claims decide."""
+    def hear(self, entry: Entry, batch: Batch, refused: Mapping[int, str] = NOTHING_REFUSED) -> None:
+        """Decide on the events of a batch, in their order, as far as claims decide.
+
+        `refused` has the places whose events Postgres can't store, with why: they are quarantined and claim nothing
+        (rule 13).
+        """
         items = [Item(event, entry, batch, place=place) for place, event in enumerate(batch.events)]
+        for place, detail in refused.items():
+            items[place].close(Outcome.QUARANTINED, "data_refused", detail)
         for place in entry.conflicts:
-            items[place].close(Outcome.CONFLICT, "conflict")
+            if items[place].outcome is None:
+                items[place].close(Outcome.CONFLICT, "conflict")
         for claim in batch.claims:
             share = items[claim.first : claim.first + claim.count]
             if batch.accepted_at_us <= self.claim_floor_us:  # the claim may have been dropped (rule 15)
@@ -99,7 +109,8 @@ class Court:
             self.changed_claims.add(claim.key)
         if state.digest != claim.digest or state.covered is None:
             for item in share:
-                item.close(Outcome.CONFLICT, "idempotency_key_reused")
+                if item.outcome is not Outcome.QUARANTINED:
+                    item.close(Outcome.CONFLICT, "idempotency_key_reused")
             return
         for item in share:
             if item.event.identity == Identity.INDEXED and item.outcome is None:

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.rows import TupleRow
 from psycopg.types.multirange import Multirange
 
-from flusher.database import connect
+from flusher.database import connect, first_line
 from flusher.law import NO_FLOOR_US, ClaimState, Item, Outcome, Tally
 from flusher.partitions import ensure_partitions
 from flusher.recount import Recount
@@ -58,8 +58,14 @@ class Advance(NamedTuple):
 
 def unavailable(error: psycopg.Error) -> TryAgainError:
     """Return the error that says that Postgres could not do it now."""
-    lines = str(error).strip().splitlines()
-    return TryAgainError("database_unavailable", f"PostgreSQL: {lines[0] if lines else type(error).__name__}")
+    return TryAgainError("database_unavailable", f"PostgreSQL: {first_line(error)}")
+
+
+class DataRefused(TaximeterError):
+    """Postgres can't store some data, now or ever: `data_refused`."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("data_refused", message)
 
 
 class Ledger:
@@ -98,6 +104,18 @@ class Ledger:
             raise TaximeterError("invariant_broken", f"the ledger refuses what does not add up: {error}") from error
         except psycopg.Error as error:
             raise unavailable(error) from error
+
+    @contextmanager
+    def savepoint(self, *, undo: bool = False) -> Iterator[None]:
+        """Keep what happens inside, unless it fails or `undo`: then nothing of it, and the transaction goes on.
+
+        Raises DataRefused where Postgres refuses the data (SQLSTATE class 22 or 23).
+        """
+        try:
+            with self._connection.transaction(force_rollback=undo):
+                yield
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            raise DataRefused(first_line(error)) from error
 
     def _rows(self, name: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> list[TupleRow]:
         return self._connection.execute(query(name), parameters).fetchall()
@@ -246,7 +264,7 @@ class Ledger:
                 self._run("insert_conflict", _conflict(shard, item))
             elif item.outcome is Outcome.QUARANTINED:
                 event, entry = item.event, item.entry
-                detail = f"event of {event.user_id} at {event.time_us} us"
+                detail = f"event of {event.user_id!a} at {event.time_us} us: {item.detail or item.reason}"
                 known = (shard, entry.producer, entry.after.sequence, item.reason, detail, entry.record)
                 self.quarantine(*known, 1, event.nanos, item.place)
 

@@ -224,6 +224,8 @@ def _check_counters(proof: Proof, inspections: Mapping[int, Inspection], revisio
     for inspection in inspections.values():
         streamed: dict[Counter, Amount] = {}
         for entry in inspection.entries:
+            if entry.opaque:
+                continue
             batch = decode_batch(entry.record)
             repeats = {*entry.duplicates, *entry.conflicts}
             events = (event for place, event in enumerate(batch.events) if place not in repeats)

@@ -50,11 +50,19 @@ class Part:
 
 
 class Entry(NamedTuple):
-    """A batch on disk, ready to be sent, and the parts that wait for it with their first place in it."""
+    """A batch on disk, ready to be sent, and the parts that wait for it with their first place in it.
+
+    `batch` is None for a record that this program can't decode: it goes on opaque (rule 13).
+    """
 
     step: Step
-    batch: Batch
+    batch: Batch | None
     parts: Sequence[tuple[int, Part]] = ()
+
+    @property
+    def events(self) -> int:
+        """How many events it has, as far as is known."""
+        return len(self.batch.events) if self.batch is not None else 0
 
 
 class Lane:

@@ -5,16 +5,16 @@ that it is in this journal's own chain, and go on behind it.
 """
 
 import asyncio
-import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
+import msgspec
 from redis.exceptions import ResponseError
 
 from sidecar.contract import keys, scripts
-from sidecar.contract.codec import Position, decode_batch, decode_position
+from sidecar.contract.codec import Batch, Position, decode_batch, decode_position
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.meters import Revision
 from sidecar.contract.scripts import Shard, Step
@@ -24,7 +24,10 @@ from sidecar.link import LINK_ERRORS, Link
 
 IN_FLIGHT_MAX: Final = 8
 KEPT_EVENTS_MAX: Final = 50_000  # unsent batches kept in memory; further ones are read from the journal again
-DISK_STEPS: Final = 64
+DISK_BYTES: Final = 2 * 1024 * 1024  # of records that are read at once
+FAILURES_MAX: Final = 3
+# Errors without a class of their own in the client that say nothing of the batch: it is sent again until they pass.
+NOT_OF_THE_BATCH: Final = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE"})
 POLL_S: Final = 0.1
 GRACE_S: Final = 1.0  # a shorter interruption leaves answers waiting; after it they say "journaled" at once
 BACKOFF_MAX_S: Final = 1.0
@@ -47,6 +50,8 @@ class Sender:
         self.streaming = False
         self.generation: str | None = None
         self.acked: Position | None = None
+        self._refusing = False
+        self._failures = (0, 0)  # a sequence, and how often the script failed on it
         self._interrupted_at = time.monotonic()
         self._url = url
         self._shard = shard_journal.shard
@@ -63,20 +68,24 @@ class Sender:
         self._news = asyncio.Event()
 
     def deliver(self, entry: Entry) -> None:
-        """Take a batch that is on disk. Where nothing flows to Redis, its parts are told so at once."""
+        """Take a batch that is on disk. Its parts wait for Redis only if Redis is near: else they are told at once."""
         sequence = entry.step.after.sequence
-        if entry.parts:
-            self._unanswered[sequence] = entry
-        if self._away:
-            self._settle_unanswered()
-        if self._kept_events + len(entry.batch.events) <= KEPT_EVENTS_MAX:
+        near = self._kept_events + entry.events <= KEPT_EVENTS_MAX
+        if near:
             self._kept[sequence] = entry
-            self._kept_events += len(entry.batch.events)
+            self._kept_events += entry.events
+        if self._is_away():
+            self._settle_unanswered()
+            _settle(entry)
+        elif near and entry.parts:
+            self._unanswered[sequence] = entry
+        else:
+            _settle(entry)
         self._news.set()
 
-    @property
-    def _away(self) -> bool:
-        return not self.streaming and time.monotonic() - self._interrupted_at > GRACE_S
+    def _is_away(self) -> bool:
+        flowing = self.streaming and not self._refusing
+        return not flowing and time.monotonic() - self._interrupted_at > GRACE_S
 
     @property
     def drained(self) -> bool:
@@ -99,13 +108,16 @@ class Sender:
             self._stop_streaming()
             await asyncio.sleep(backoff_s)
 
-    def _stop_streaming(self) -> None:
-        if self.streaming:
-            self.streaming = False
+    def _interrupted(self, *, streaming: bool, refusing: bool) -> None:
+        if self.streaming and not self._refusing:
             self._interrupted_at = time.monotonic()
-        self.acked = None
-        if self._away:
+        self.streaming, self._refusing = streaming, refusing
+        if self._is_away():
             self._settle_unanswered()
+
+    def _stop_streaming(self) -> None:
+        self._interrupted(streaming=False, refusing=self._refusing)
+        self.acked = None
 
     def _settle_unanswered(self) -> None:
         for entry in self._unanswered.values():
@@ -138,7 +150,8 @@ class Sender:
                 "chain_broken", f"shard {self._shard}: Redis is at {found.encode()}, which is not in this journal"
             )
             return False
-        await link.request("SCRIPT", "LOAD", scripts.script("ingest").text)
+        for script in (scripts.script("ingest"), scripts.script("ingest_opaque")):
+            await link.request("SCRIPT", "LOAD", script.text)
         self.problem = None
         self.generation = generation.decode()
         self._go_on_behind(found)
@@ -156,7 +169,7 @@ class Sender:
 
     def _forget(self, sequence: int) -> Entry:
         entry = self._kept.pop(sequence)
-        self._kept_events -= len(entry.batch.events)
+        self._kept_events -= entry.events
         return entry
 
     async def _pump(self, link: Link) -> None:
@@ -187,12 +200,12 @@ class Sender:
                 try:
                     reply = scripts.ingest_reply(await link.receive())
                 except ResponseError as error:
-                    reply = scripts.IngestReply("error", str(error))
+                    reply = scripts.IngestReply("failed" if _is_of_the_batch(error) else "error", str(error))
                 slots.release()
                 if reply.outcome == "applied":
                     self._applied(entry, reply)
                 elif not refused.is_set():
-                    await self._refused(reply)
+                    await self._refused(entry, reply)
                     refused.set()
                     self._news.set()
         finally:
@@ -202,6 +215,7 @@ class Sender:
 
     def _applied(self, entry: Entry, reply: scripts.IngestReply) -> None:
         self.acked = entry.step.after
+        self._refusing = False
         self._unanswered.pop(entry.step.after.sequence, None)
         if not entry.parts:
             return
@@ -215,17 +229,24 @@ class Sender:
                 )
             )
 
-    async def _refused(self, reply: scripts.IngestReply) -> None:
-        if reply.outcome == "error" and not reply.detail.startswith("NOSCRIPT"):
-            _log.error("shard %d: the ingest script failed: %s", self._shard, reply.detail)
-        if reply.outcome in {"error", "full"}:
-            await asyncio.sleep(POLL_S)
+    async def _refused(self, entry: Entry, reply: scripts.IngestReply) -> None:
+        if reply.outcome not in {"error", "failed", "full"}:
+            return
+        self._interrupted(streaming=self.streaming, refusing=True)
+        if reply.outcome == "failed":
+            sequence = entry.step.after.sequence
+            self._failures = (sequence, self._failures[1] + 1 if self._failures[0] == sequence else 1)
+            _log.error("shard %d: the script failed on batch %d: %s", self._shard, sequence, reply.detail)
+        await asyncio.sleep(POLL_S)
 
     async def _command(self, entry: Entry) -> tuple[Any, ...]:
         manifest = self._journal.manifest
         if manifest is None or self.generation is None:
             raise TaximeterError("not_registered", "nothing can be sent before the journal is bound")
         shard = Shard(manifest.ledger, manifest.shards, self._shard, self.generation)
+        if entry.batch is None or self._failures == (entry.step.after.sequence, FAILURES_MAX):
+            # Rule 13: what the script can't digest goes on without it, and the flusher decides what it is.
+            return scripts.ingest_opaque(shard, manifest.producer, entry.step, entry.events).evalsha()
         revision = await self._revision(entry.batch.revision)
         call = scripts.ingest(shard, manifest.producer, entry.step, entry.batch, revision, self._dedupe_ttl_s)
         return call.evalsha()
@@ -241,20 +262,40 @@ class Sender:
                 continue
             for step in await asyncio.to_thread(self._read_disk, self._next):
                 waiting = self._unanswered.get(step.after.sequence)
-                entry = waiting or Entry(step, decode_batch(step.record))
+                entry = waiting or Entry(step, _decode(step))
                 if step.after.sequence not in self._kept:
                     self._kept[step.after.sequence] = entry
-                    self._kept_events += len(entry.batch.events)
+                    self._kept_events += entry.events
         return None
 
     def _read_disk(self, sequence: int) -> list[Step]:
         if self._disk is None or self._disk_next != sequence:
             self._disk = self._chain.steps_after(sequence - 1)
-        steps = list(itertools.islice(self._disk, DISK_STEPS))
-        if len(steps) < DISK_STEPS:
+        steps: list[Step] = []
+        taken = 0
+        for step in self._disk:
+            steps.append(step)
+            taken += len(step.record)
+            if taken >= DISK_BYTES:
+                break
+        else:
             self._disk = None
         self._disk_next = sequence + len(steps)
         return steps
+
+
+def _decode(step: Step) -> Batch | None:
+    """Return the batch of a record from disk, None when this program can't decode it."""
+    try:
+        return decode_batch(step.record)
+    except (msgspec.DecodeError, TaximeterError) as error:
+        _log.error("batch %d can't be decoded and goes on as it is: %s", step.after.sequence, error)
+        return None
+
+
+def _is_of_the_batch(error: ResponseError) -> bool:
+    """Return whether the script failed on what the batch holds or meets, not on the state of the server."""
+    return type(error) is ResponseError and str(error).partition(" ")[0] not in NOT_OF_THE_BATCH
 
 
 def _settle(entry: Entry) -> None:

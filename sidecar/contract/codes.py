@@ -61,6 +61,7 @@ CODES: Final[dict[str, str]] = {
     "journal_locked": "another process holds this journal",
     "catalog_invalid": "the catalog has entries that can't be applied; nothing was changed",
     "meter_in_use": "the meter has usage, so what it counts can't change; make a new one",
+    "data_refused": "PostgreSQL can't store the event as it is; it is in quarantine",
     "codec_unknown": "a record has a version that this program does not know; update it",
     "epoch_changed": "the epoch changed while it was read; it is read again",
     "invariant_broken": "a rule that must always hold does not; nothing was changed",
@@ -69,6 +70,8 @@ CODES: Final[dict[str, str]] = {
     "server_failed": "a server program did not start or stop in time",
     # what an operator decides
     "already_decided": "an operator decided this before; nothing was changed",
+    "producer_unknown": "there is no such sidecar; `taximeter producers` lists them",
+    "producer_active": "the sidecar was heard of within the last minute; nothing was changed",
     "hole_unknown": "there is no such hole; `taximeter holes` lists them",
     # invoices
     "invoice_unknown": "there is no invoice with this id",

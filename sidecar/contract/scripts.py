@@ -21,7 +21,17 @@ EPOCH_FIELDS_MAX: Final = 150_000  # of counters: five arguments each at most in
 NOT_COVERED: Final = 65535
 
 ScriptName = Literal[
-    "ingest", "seal", "read_entries", "read_counters", "publish", "fence", "swap", "register", "live", "inspect"
+    "ingest",
+    "ingest_opaque",
+    "seal",
+    "read_entries",
+    "read_counters",
+    "publish",
+    "fence",
+    "swap",
+    "register",
+    "live",
+    "inspect",
 ]
 
 
@@ -146,6 +156,14 @@ def ingest(shard: Shard, producer: str, step: Step, batch: Batch, revision: Revi
     args += folded.removals() if places or batch.claims else (0, b"", 0)
     args += folded.arguments()
     return Call(script("ingest"), names, args)
+
+
+def ingest_opaque(shard: Shard, producer: str, step: Step, events: int) -> Call:
+    """Return the call that takes a batch on without looking into it: its position and its stream entry alone."""
+    epoch = keys.open_epoch(shard.number, shard.generation)
+    args: list[bytes | str | int] = [shard.ledger, shard.shards, shard.generation, producer]
+    args += (step.before.encode(), step.after.encode(), step.running.encode(), step.record, events, EPOCH_EVENTS_MAX)
+    return Call(script("ingest_opaque"), [keys.state(shard.number), epoch.stream], args)
 
 
 class IngestReply(NamedTuple):
