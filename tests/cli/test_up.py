@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flusher.embedded.process import wait_until
-from flusher.embedded.system import Address
+from flusher.embedded.system import Address, free_address
 from sidecar.contract.codes import TaximeterError
 from tests.cli.running import Up
 from tests.embedded.support import gone_within, is_gone
@@ -167,7 +167,7 @@ def test_a_catalog_is_applied_at_the_start(start_up: Callable[..., Up], tmp_path
 def test_a_catalog_with_a_mistake_stops_the_start_and_leaves_nothing_running(server_dir: Path, tmp_path: Path) -> None:
     catalog = tmp_path / "catalog.toml"
     catalog.write_text("[[metres]]\n", encoding="utf-8")
-    refused = _run_up(server_dir / "data", "--catalog", str(catalog))
+    refused = _run_up(server_dir / "data", "--catalog", str(catalog), "--http", free_address().text)
     assert refused.returncode == 1
     assert "metres" in refused.stderr
     assert not (server_dir / "data" / "endpoints.json").exists()
