@@ -54,6 +54,16 @@ def number(text: str) -> int:
 
 
 @contextmanager
+def reported() -> Iterator[None]:
+    """Turn what Postgres refuses inside into TryAgainError `database_unavailable`: nothing of it was kept."""
+    try:
+        yield
+    except psycopg.Error as error:
+        sentence = str(error).strip().partition("\n")[0]
+        raise TryAgainError("database_unavailable", f"PostgreSQL: {sentence}") from error
+
+
+@contextmanager
 def ledger_of(target: Target) -> Iterator[psycopg.Connection[TupleRow]]:
     """Give a connection to the ledger, on which each statement is a transaction unless one is begun.
 
@@ -61,11 +71,8 @@ def ledger_of(target: Target) -> Iterator[psycopg.Connection[TupleRow]]:
     """
     with connect(target.need_database(), autocommit=True) as connection:
         check_schema(connection)
-        try:
+        with reported():
             yield connection
-        except psycopg.Error as error:
-            sentence = str(error).strip().partition("\n")[0]
-            raise TryAgainError("database_unavailable", f"PostgreSQL: {sentence}") from error
 
 
 def time_text(moment: datetime | None) -> str | None:
