@@ -22,6 +22,7 @@ if state[6] ~= ARGV[5] then return {'position', state[6]} end
 local events = tonumber(ARGV[9]) + tonumber(state[5] or '0')
 if events > tonumber(ARGV[10]) then return {'full'} end
 
-redis.call('XADD', KEYS[2], '*', 'p', ARGV[4], 'a', ARGV[5], 'z', ARGV[6], 'n', ARGV[7], 't', '', 'b', ARGV[8], 'o', '1')
+redis.call('XADD', KEYS[2], '*', 'p', ARGV[4], 'a', ARGV[5], 'z', ARGV[6], 'n', ARGV[7], 't', '', 'b', ARGV[8],
+  'o', '1')
 redis.call('HSET', KEYS[1], 'p:' .. ARGV[4], ARGV[6], 'events', events)
 return {'applied', ''}
