@@ -320,6 +320,7 @@ def every_call() -> list[Call]:
     batch = a_batch(events, [a_claim("k", events)])
     return [
         scripts.ingest(scripts.Shard(LEDGER, 1, 0, GENERATION), "p", producer.step(batch), batch, METERS, 60),
+        scripts.ingest_opaque(scripts.Shard(LEDGER, 1, 0, GENERATION), "p", producer.step(batch), 2),
         scripts.seal(0, GENERATION, "token-1"),
         scripts.read_entries(0, GENERATION, "token-1", "-", 10),
         scripts.read_counters(0, GENERATION, "token-1", "0", 10),

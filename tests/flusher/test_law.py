@@ -125,6 +125,23 @@ def test_what_was_accepted_at_or_below_the_floor_of_claims_is_quarantined_where_
     assert ruled(fresh, claim_floor_us=BASE_US) == [[INSERTED] * 4]
 
 
+def test_what_postgres_can_not_store_is_quarantined_and_claims_nothing() -> None:
+    # given a batch of which Postgres refuses an id alone and an index, however Redis saw them
+    claimed = an_event(Identity.CLAIMED, "e-1")
+    batch = a_batch([claimed, *under("k", 0, 1)], [a_claim("k", 2, first=1)])
+    court = Court({})
+    court.hear(an_entry(conflicts=[0]), batch, {0: "no such text", 1: "no such number"})
+    # when both come again, mended
+    court.hear(an_entry(), batch)
+    court.settle({})
+    # then they count
+    assert [item.outcome for item in court.items] == [QUARANTINED, QUARANTINED, INSERTED, INSERTED, INSERTED, DUPLICATE]
+    assert [(item.reason, item.detail, item.place) for item in court.items[:2]] == [
+        ("data_refused", "no such text", 0),
+        ("data_refused", "no such number", 1),
+    ]
+
+
 def test_the_keys_of_the_claims_of_a_batch_are_known_beforehand() -> None:
     claimed = an_event(Identity.CLAIMED, "e-1")
     batch = a_batch([claimed, an_event(Identity.TIMED, "e-2"), *under("k", 0)], [a_claim("k", 1, first=2)])
