@@ -18,9 +18,11 @@ def producer(store: Store) -> Producer:
     return made
 
 
-def opaque(producer: Producer, batch: Batch, *, generation: str = GENERATION, ledger: str = LEDGER) -> Call:
+def opaque(
+    producer: Producer, batch: Batch, *, generation: str = GENERATION, ledger: str = LEDGER, shards: int = 1
+) -> Call:
     """Returns the call that takes a batch on."""
-    shard = Shard(ledger, 1, 0, generation)
+    shard = Shard(ledger, shards, 0, generation)
     return scripts.ingest_opaque(shard, producer.name, producer.step(batch), len(batch.events))
 
 
@@ -84,6 +86,7 @@ def test_what_is_refused_writes_nothing(store: Store, producer: Producer) -> Non
         (opaque(ahead, a_batch([an_event("e-2")])), [b"position", position]),
         (opaque(producer, batch, generation="genera-2"), [b"generation", GENERATION.encode()]),
         (opaque(producer, batch, ledger="ledger-2"), [b"ledger", LEDGER.encode(), b"1"]),
+        (opaque(producer, batch, shards=2), [b"ledger", LEDGER.encode(), b"1"]),
         (opaque(Producer("stranger-1"), batch), [b"unregistered"]),
         (full._replace(args=[*full.args[:-1], 0]), [b"full"]),
     ):

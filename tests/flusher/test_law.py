@@ -142,6 +142,14 @@ def test_what_postgres_can_not_store_is_quarantined_and_claims_nothing() -> None
     ]
 
 
+def test_what_postgres_can_not_store_stays_in_quarantine_when_its_key_was_used_by_another_body() -> None:
+    court = Court({})
+    court.hear(an_entry(), a_batch(under("k", 0), [a_claim("k", 1)]))
+    court.hear(an_entry(), a_batch(under("k", 0, 1), [a_claim("k", 2, digest=b"2" * 16)]), {1: "no such text"})
+    court.settle({})
+    assert [item.outcome for item in court.items] == [INSERTED, CONFLICT, QUARANTINED]
+
+
 def test_the_keys_of_the_claims_of_a_batch_are_known_beforehand() -> None:
     claimed = an_event(Identity.CLAIMED, "e-1")
     batch = a_batch([claimed, an_event(Identity.TIMED, "e-2"), *under("k", 0)], [a_claim("k", 1, first=2)])
