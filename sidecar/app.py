@@ -91,6 +91,7 @@ def _gauges(ingest: Ingest, api: Api, intake: Intake, serving: Serving) -> Gauge
         journal_bytes_max=lambda: ingest.journal.bytes_max,
         redis_lag_batches=lag_batches,
         redis_shards_connected=lambda: sum(sender.streaming for sender in ingest.senders),
+        clock_skew_seconds=lambda: ingest.directory.clock_skew_s,
         connections=lambda: serving.connections,
         requests_in_flight=lambda: api.requests_in_flight,
         waiting_bytes=lambda: intake.waiting_bytes,

@@ -24,6 +24,7 @@ from sidecar.journal import Journal, ShardJournal
 from sidecar.link import LINK_ERRORS
 
 POLL_S: Final = 0.5
+SKEW_MAX_S: Final = 1.0
 _METERS_FILE: Final = "meters.json"
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Directory:
     def __init__(self, redis: Redis, journal: Journal, hold_s: float, bound: Callable[[], None]) -> None:
         self.event_floor_us = -(1 << 62)
         self.problem: TaximeterError | None = None
+        self.clock_skew_s = 0.0
         self._redis = redis
         self._journal = journal
         self._hold_s = hold_s
@@ -83,8 +85,18 @@ class Directory:
         self.event_floor_us = int(floor) if floor is not None else self.event_floor_us
         if revision is not None and int(revision) != self.revision.number:
             await self._adopt(int(revision))
+        await self._compare_clocks()
         await self._register_and_confirm()
         await self._answer_proof()
+
+    async def _compare_clocks(self) -> None:
+        """Alarm a clock that is wrong: it decides in which period an event without a time is billed (rule 10)."""
+        before_s = time.time()
+        seconds, microseconds = await self._redis.time()
+        skew_s = (before_s + time.time()) / 2 - (seconds + microseconds / 1_000_000)
+        if abs(skew_s) > SKEW_MAX_S >= abs(self.clock_skew_s):
+            _log.error("this machine's clock is %.1f s ahead of Redis's; set both right, times are wrong", skew_s)
+        self.clock_skew_s = skew_s
 
     async def fields(self, key: str, *fields: str) -> list[bytes | None]:
         """Return fields of a hash. Raises one of LINK_ERRORS."""

@@ -20,6 +20,7 @@ class Gauges(NamedTuple):
     journal_bytes_max: Callable[[], float]
     redis_lag_batches: Callable[[], float]
     redis_shards_connected: Callable[[], float]
+    clock_skew_seconds: Callable[[], float]
     requests_in_flight: Callable[[], float]
     waiting_bytes: Callable[[], float]
     connections: Callable[[], float]
@@ -66,6 +67,10 @@ class Metrics:
             ),
             "redis_shards_connected": self._gauge(
                 "taximeter_redis_shards_connected", "Shards whose batches flow to Redis."
+            ),
+            "clock_skew_seconds": self._gauge(
+                "taximeter_clock_skew_seconds",
+                "How far this machine's clock is ahead of Redis's; more than 1 is wrong.",
             ),
             "requests_in_flight": self._gauge("taximeter_requests_in_flight", "Requests that are being worked on."),
             "waiting_bytes": self._gauge("taximeter_waiting_bytes", "Bytes of bodies that are read or worked on."),
