@@ -72,8 +72,6 @@ CODES: Final[dict[str, str]] = {
     "already_decided": "an operator decided this before; nothing was changed",
     "producer_unknown": "there is no such sidecar; `taximeter producers` lists them",
     "producer_active": "the sidecar was heard of within the last minute; nothing was changed",
-    "producer_unknown": "there is no such sidecar; `taximeter producers` lists them",
-    "producer_active": "the sidecar was heard of within the last minute; nothing was changed",
     "hole_unknown": "there is no such hole; `taximeter holes` lists them",
     # invoices
     "invoice_unknown": "there is no invoice with this id",
