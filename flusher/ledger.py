@@ -79,6 +79,11 @@ class Ledger:
         with self.transaction():
             self._connection.execute(query("create_staged"))
 
+    @property
+    def connection(self) -> psycopg.Connection[TupleRow]:
+        """The connection, for further statements inside `transaction`."""
+        return self._connection
+
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()

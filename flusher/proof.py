@@ -159,7 +159,7 @@ def _check_tables(connection: psycopg.Connection[TupleRow], proof: Proof) -> Non
     """The rows are as many, and sum up to as much, as the positions say."""
     row = connection.execute(query("proof_open")).fetchall()[0]
     unresolved, recorded, holes, accepted, discarded, retried = row
-    decided = f"; of what was in quarantine {discarded} were discarded and {retried} brought in again"
+    decided = f"; of what was in quarantine {discarded} were discarded and {retried} retried"
     for name, wanted, text, trace in (
         ("events", proof.postgres, query("proof_events"), ""),
         ("conflicts", proof.conflicts, query("proof_refused"), ""),

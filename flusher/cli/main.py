@@ -56,6 +56,9 @@ COMMANDS: Final[dict[str, Command]] = {
     "verify": Command("flusher.cli.verify", "prove that what was accepted is what will be billed"),
     "producers": Command("flusher.cli.producers", "list the sidecars, and give up on one that will not come back"),
     "holes": Command("flusher.cli.holes", "list records that are known to be missing, and accept that they are"),
+    "quarantine": Command(
+        "flusher.cli.quarantine", "list accepted events that can't be counted, retry or discard them"
+    ),
 }
 
 

@@ -141,7 +141,9 @@ def _open(connection: _Connection) -> Iterator[Finding]:
     remedy = "see `taximeter verify`; what is invoiced waits until usage, recounted from events, agrees"
     yield finding("ledger", "discrepancies", f"{discrepancies} open", level, remedy)
     level = Level.WARN if quarantined else Level.OK
-    yield finding("ledger", "quarantine", f"{quarantined} events", level, "see the view taximeter.quarantine")
+    yield finding(
+        "ledger", "quarantine", f"{quarantined} events", level, "see `taximeter quarantine`, then retry or discard"
+    )
     level = Level.FAIL if holes else Level.OK
     remedy = "records of a journal are lost; see `taximeter holes`, and accept what can't be brought back"
     yield finding("ledger", "holes", f"{holes} not accepted", level, remedy)

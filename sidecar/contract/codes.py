@@ -73,6 +73,8 @@ CODES: Final[dict[str, str]] = {
     "producer_unknown": "there is no such sidecar; `taximeter producers` lists them",
     "producer_active": "the sidecar was heard of within the last minute; nothing was changed",
     "hole_unknown": "there is no such hole; `taximeter holes` lists them",
+    "quarantine_unknown": "nothing in quarantine has this id; `taximeter quarantine` lists what is there",
+    "still_refused": "what is in quarantine can't be counted now either; nothing was changed",
     # invoices
     "invoice_unknown": "there is no invoice with this id",
     "not_confirmed": "money would move and nobody said yes; nothing was done",

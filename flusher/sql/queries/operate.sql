@@ -42,3 +42,47 @@ ON CONFLICT (producer, shard, first_sequence) DO UPDATE SET
     last_sequence = greatest(old.last_sequence, EXCLUDED.last_sequence),
     events = greatest(old.events, EXCLUDED.events),
     accepted_at = CASE WHEN EXCLUDED.last_sequence <= old.last_sequence THEN old.accepted_at END
+
+-- name: list_quarantine
+-- What is in quarantine, newest first; with `all` also what was decided.
+SELECT quarantined, producer, shard, sequence, place, reason, detail, events, units::text, created_at, resolved_at,
+       resolved_as, resolution
+FROM quarantine WHERE %(all)s OR resolved_at IS NULL
+ORDER BY quarantined DESC LIMIT %(limit)s
+
+-- name: find_quarantined
+-- One row of it, and the right to decide on it.
+SELECT producer, shard, sequence, place, reason, record, events, units, resolved_at, resolved_as
+FROM quarantine WHERE quarantined = %s FOR UPDATE
+
+-- name: find_quarantined_shard
+-- Its shard, without a lock.
+SELECT shard FROM quarantine WHERE quarantined = %s
+
+-- name: resolve_quarantined
+-- What was decided, and why.
+UPDATE quarantine SET resolved_at = now(), resolved_as = %(as)s, resolution = %(resolution)s
+WHERE quarantined = %(quarantined)s
+
+-- name: move_quarantined
+-- Events that count under another outcome by now. The row's constraint refuses what does not add up (rule 11).
+UPDATE positions SET
+    inserted_events = inserted_events + %(inserted_events)s, inserted_units = inserted_units + %(inserted_units)s,
+    duplicate_events = duplicate_events + %(duplicate_events)s, duplicate_units = duplicate_units + %(duplicate_units)s,
+    conflict_events = conflict_events + %(conflict_events)s, conflict_units = conflict_units + %(conflict_units)s,
+    quarantined_events = quarantined_events - %(moved_events)s,
+    quarantined_units = quarantined_units - %(moved_units)s
+WHERE producer = %(producer)s AND shard = %(shard)s
+
+-- name: find_stored_keys
+-- Which of these events are stored, at whatever time. Reads the whole primary key: asked for one record at a time.
+SELECT DISTINCT event_key FROM events WHERE event_key = ANY(%s)
+
+-- name: release_claim
+-- The claim of an event that is not stored, so that it can make it anew.
+DELETE FROM claims WHERE claim_key = %s AND digest = %s AND covered IS NULL
+
+-- name: release_index
+-- The same for one index of a request under an Idempotency-Key.
+UPDATE claims SET covered = covered - int4multirange(int4range(%(index)s, %(index)s + 1))
+WHERE claim_key = %(key)s AND digest = %(digest)s AND covered IS NOT NULL

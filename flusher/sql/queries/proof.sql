@@ -21,7 +21,7 @@ FROM quarantine WHERE resolved_as IS DISTINCT FROM 'retried' GROUP BY shard
 
 -- name: proof_open
 -- What an operator has to look at, and the traces of what was decided: open discrepancies and all that were recorded,
--- holes that nobody accepted and accepted ones, events that were discarded from quarantine and brought in again.
+-- holes that nobody accepted and accepted ones, events that were discarded from quarantine and retried.
 SELECT (SELECT count(*) FROM discrepancies WHERE resolved_at IS NULL)::bigint,
        (SELECT count(*) FROM discrepancies)::bigint,
        (SELECT count(*) FROM holes WHERE accepted_at IS NULL)::bigint,
