@@ -103,8 +103,11 @@ class Drain:
         drained = self._finish(shard, sealed, epoch, counters)
         return drained, {*counters, *epoch.streamed, *epoch.usage}
 
-    def _hear(self, shard: int, epoch: _Epoch, entry: Entry, taken: list[tuple[Entry, Batch]]) -> None:
+    def _hear(self, shard: int, epoch: _Epoch, entry: Entry | None, taken: list[tuple[Entry, Batch]]) -> None:
         epoch.entries += 1
+        if entry is None:
+            epoch.broken = True  # somebody else wrote into the stream: what it displaced is sent again
+            return
         mark = epoch.marks.get(entry.producer)
         verdict = judge(entry, mark.position if mark else None)
         try:

@@ -26,21 +26,24 @@ class Entry(NamedTuple):
     opaque: bool = False
 
 
-def decode_entry(identifier: bytes, flat: Sequence[bytes]) -> Entry:
-    """Return the entry of these fields and values. Raises KeyError or ValueError for one that ingest did not write."""
+def decode_entry(identifier: bytes, flat: Sequence[bytes]) -> Entry | None:
+    """Return the entry of these fields and values, None for one that ingest did not write."""
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    duplicates, conflicts = decode_taken(fields[b"t"].decode())
-    return Entry(
-        identifier.decode(),
-        fields[b"p"].decode(),
-        decode_position(fields[b"a"]),
-        decode_position(fields[b"z"]),
-        decode_running(fields[b"n"]),
-        duplicates,
-        conflicts,
-        fields[b"b"],
-        b"o" in fields,
-    )
+    try:
+        duplicates, conflicts = decode_taken(fields[b"t"].decode())
+        return Entry(
+            identifier.decode(),
+            fields[b"p"].decode(),
+            decode_position(fields[b"a"]),
+            decode_position(fields[b"z"]),
+            decode_running(fields[b"n"]),
+            duplicates,
+            conflicts,
+            fields[b"b"],
+            b"o" in fields,
+        )
+    except (KeyError, ValueError):
+        return None
 
 
 class Verdict(Enum):

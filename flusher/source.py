@@ -1,7 +1,9 @@
 """The Redis shell: what the flusher reads from a shard and writes to it. Every script may be repeated."""
 
 import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, cast
 
@@ -17,7 +19,7 @@ from sidecar.contract import keys, scripts
 from sidecar.contract.codec import Position, decode_position
 from sidecar.contract.codes import TaximeterError, TryAgainError
 from sidecar.contract.meters import Amount, Counter
-from sidecar.contract.scripts import Call, DayTotals
+from sidecar.contract.scripts import Call, DayTotals, StagedHash
 from sidecar.contract.units import join
 
 TIMEOUT_S: Final = 15
@@ -134,8 +136,11 @@ class Source:
             raise EpochChanged
         return None if reply[0] == b"empty" else Sealed(reply[1].decode(), reply[2].decode(), int(reply[3]))
 
-    def entries(self, shard: int, generation: str, token: str) -> Iterator[list[Entry]]:
-        """Yield the entries of the sealed epoch in chunks. Raises EpochChanged when it is no longer sealed."""
+    def entries(self, shard: int, generation: str, token: str) -> Iterator[list[Entry | None]]:
+        """Yield the entries of the sealed epoch in chunks, None for what ingest did not write.
+
+        Raises EpochChanged when it is no longer sealed.
+        """
         after = "-"
         while True:
             reply = self.run(scripts.read_entries(shard, generation, token, after, CHUNK_ENTRIES))
@@ -179,26 +184,19 @@ class Source:
         self, shard: int, generation: str, ledger: str, shards: int, positions: Sequence[tuple[str, Position]]
     ) -> None:
         """Write the state of a generation under its own name, to be opened by `swap`."""
-        fields: list[str | int] = ["ledger", ledger, "shards", shards, "generation", generation]
+        fields = {"ledger": ledger, "shards": str(shards), "generation": generation}
         for producer, position in positions:
-            text = position.encode()
-            fields += (keys.position_field(producer), text, keys.committed_field(producer), text)
+            fields[keys.position_field(producer)] = fields[keys.committed_field(producer)] = position.encode()
         name = keys.staged_state(shard, generation)
-        self.command("HSET", name, *fields)
-        self.command("EXPIRE", name, STAGED_TTL_S)
+        self.run(scripts.stage([StagedHash(name, int(time.time()) + STAGED_TTL_S, fields)]))
 
     def stage_totals(self, shard: int, generation: str, totals: Sequence[DayTotals]) -> None:
         """Write totals under a generation's name, before it is opened."""
-        try:
-            for first in range(0, len(totals), STAGE_KEYS):
-                pipeline = self._redis.pipeline(transaction=False)
-                for day in totals[first : first + STAGE_KEYS]:
-                    name = keys.totals(shard, generation, day.user_id, day.day)
-                    pipeline.hset(name, mapping=cast("Any", day.fields))
-                    pipeline.expireat(name, day.expires_at_s)
-                pipeline.execute()
-        except (RedisError, OSError) as error:
-            raise TryAgainError("redis_unavailable", f"Redis does not answer: {error}") from error
+        for first in range(0, len(totals), STAGE_KEYS):
+            days = totals[first : first + STAGE_KEYS]
+            names = (keys.totals(shard, generation, day.user_id, day.day) for day in days)
+            hashes = [StagedHash(name, day.expires_at_s, day.fields) for name, day in zip(names, days, strict=True)]
+            self.run(scripts.stage(hashes))
 
     def swap(self, shard: int, observed: str | None, generation: str, token: str) -> None:
         """Open a staged generation. Raises EpochChanged when the shard is no longer as observed."""
@@ -216,7 +214,8 @@ class Source:
             reply = self.run(scripts.inspect(shard, generation, sealed))
             if reply[0] == b"ok":
                 state = _state(reply[1])
-                entries = [decode_entry(identifier, fields) for identifier, fields in [*reply[4], *reply[2]]]
+                found = (decode_entry(identifier, fields) for identifier, fields in [*reply[4], *reply[2]])
+                entries = [entry for entry in found if entry is not None]
                 counters = decode_counters(_pairs(reply[5]))
                 for counter, amount in decode_counters(_pairs(reply[3])).items():
                     counters.setdefault(counter, Amount()).add(amount.nanos, amount.events)
@@ -249,10 +248,19 @@ class Source:
         """Tell the sidecars of the ledger, after every revision of the meters and the users of other customers."""
         for number, meters in revisions.items():
             self.command("HSET", keys.METERS, number, meters)
-        self.command("DEL", keys.USERS)
-        for user_id, customer in users.items():
-            self.command("HSET", keys.USERS, user_id, customer)
+        self._replace_hash(keys.USERS, users)
         self.command("HSET", keys.LEDGER, *(part for pair in fields.items() for part in pair))
+
+    def _replace_hash(self, key: str, fields: Mapping[str, str]) -> None:
+        """Replace a hash at once, so that nobody reads half of it."""
+        try:
+            with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.delete(key)
+                if fields:
+                    pipeline.hset(key, mapping=cast("Any", dict(fields)))
+                pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise TryAgainError("redis_unavailable", f"Redis does not answer: {error}") from error
 
     def asking(self) -> dict[str, dict[str, str]]:
         """Return the producers that ask to be registered, with what they say of themselves."""
@@ -282,9 +290,19 @@ def _state(reply: Any) -> ShardState:
         fenced="fence" in fields,
         token=fields.get("token"),
         sealed=sealed,
-        positions={name[2:]: decode_position(text) for name, text in fields.items() if name.startswith("p:")},
-        committed={name[2:]: decode_position(text) for name, text in fields.items() if name.startswith("c:")},
+        positions=_positions(fields, "p:"),
+        committed=_positions(fields, "c:"),
     )
+
+
+def _positions(fields: Mapping[str, str], prefix: str) -> dict[str, Position]:
+    """Return the positions that stand in a state. One that is none is left out: its shard gets a new generation."""
+    found: dict[str, Position] = {}
+    for name, text in fields.items():
+        if name.startswith(prefix):
+            with suppress(ValueError):
+                found[name.removeprefix(prefix)] = decode_position(text)
+    return found
 
 
 def decode_counters(flat: Mapping[bytes, bytes]) -> dict[Counter, Amount]:

@@ -144,7 +144,11 @@ class Directory:
         manifest = self._journal.manifest
         if asked is None or manifest is None:
             return
-        question = msgspec.json.decode(asked, type=Question)
+        try:
+            question = msgspec.json.decode(asked, type=Question)
+        except msgspec.DecodeError as error:
+            _log.warning("the question of a proof can't be read: %s", error)
+            return
         if question.id == self._answered:
             return
         shards = [

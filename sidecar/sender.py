@@ -144,7 +144,10 @@ class Sender:
         if (ledger.decode(), int(shards)) != (manifest.ledger, manifest.shards):
             self.problem = TaximeterError("ledger_mismatch", f"Redis belongs to ledger {ledger.decode()} by now")
             return False
-        found = decode_position(position)
+        try:
+            found = decode_position(position)
+        except ValueError:
+            return False  # the flusher sees it too and opens a new generation
         if not await asyncio.to_thread(self._chain.holds, found):
             self.problem = TaximeterError(
                 "chain_broken", f"shard {self._shard}: Redis is at {found.encode()}, which is not in this journal"

@@ -5,7 +5,7 @@ Pure: a `Call` is what to run, each side runs it with its own client. All script
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from typing import Final, Literal, NamedTuple
@@ -28,6 +28,7 @@ ScriptName = Literal[
     "read_counters",
     "publish",
     "fence",
+    "stage",
     "swap",
     "register",
     "live",
@@ -237,6 +238,24 @@ def publish(
 def fence(shard: int, generation: str) -> Call:
     """Return the call that stops ingest into `generation`."""
     return Call(script("fence"), [keys.state(shard)], [generation])
+
+
+class StagedHash(NamedTuple):
+    """A hash of a generation that is not open yet: its key, when it expires (seconds since the epoch), its fields."""
+
+    key: str
+    expires_at_s: int
+    fields: Mapping[str, str]
+
+
+def stage(hashes: Sequence[StagedHash]) -> Call:
+    """Return the call that writes hashes of a generation that is not open yet, all of one shard."""
+    args: list[bytes | str | int] = []
+    for staged in hashes:
+        args += (staged.expires_at_s, len(staged.fields))
+        for field, value in staged.fields.items():
+            args += (field, value)
+    return Call(script("stage"), [staged.key for staged in hashes], args)
 
 
 def swap(shard: int, observed: str, generation: str, token: str) -> Call:

@@ -226,6 +226,22 @@ def test_only_the_generation_that_was_observed_is_fenced(store: Store, opened: b
     assert store.dump() == before
 
 
+STAGED = [
+    scripts.StagedHash(keys.staged_state(0, "genera-2"), 4_000_000_000, {"generation": "genera-2"}),
+    scripts.StagedHash(keys.totals(0, "genera-2", "cus_1", 20_290), 4_000_000_001, {"total": "1 1", "other": "2 3"}),
+]
+
+
+def test_staging_writes_absolute_values_that_expire_and_may_be_repeated(store: Store) -> None:
+    for _ in range(2):
+        # when a state and totals of a new generation are staged, and staged again
+        assert store.run(scripts.stage(STAGED)) == [b"staged"]
+        # then they are there as given, until they expire
+        for staged in STAGED:
+            assert store.client.hgetall(staged.key) == {k.encode(): v.encode() for k, v in staged.fields.items()}
+            assert store.client.expiretime(staged.key) == staged.expires_at_s
+
+
 def test_a_generation_is_opened_where_there_is_none(store: Store) -> None:
     producer = Producer()
     store.stage("genera-2", [producer])
@@ -326,6 +342,7 @@ def every_call() -> list[Call]:
         scripts.read_counters(0, GENERATION, "token-1", "0", 10),
         scripts.publish(0, GENERATION, "token-1", [("p", zero)], [TOTALS]),
         scripts.fence(0, GENERATION),
+        scripts.stage(STAGED),
         scripts.swap(0, GENERATION, "genera-2", "token-2"),
         scripts.register(0, GENERATION, "p", zero),
         scripts.live(0, GENERATION, "token-1", "cus_{1}", None, (WINDOW, WINDOW + 100)),

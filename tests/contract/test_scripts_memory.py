@@ -63,6 +63,8 @@ def test_the_flusher_goes_on(full: tuple[Store, Producer]) -> None:
     assert store.run(scripts.seal(0, GENERATION, "token-2"))[:2] == [b"sealed", b"token-2"]
     assert store.run(scripts.register(0, GENERATION, "producer-2", Position(0, bytes(16)))) == [b"registered"]
     assert store.run(scripts.fence(0, GENERATION)) == [b"fenced"]
+    staged = scripts.StagedHash(keys.staged_state(0, "genera-3"), 4_000_000_000, {"generation": "genera-3"})
+    assert store.run(scripts.stage([staged])) == [b"staged"]
     assert store.run(scripts.swap(0, GENERATION, "genera-2", "token-9")) == [b"swapped"]
     # then what was committed is gone from Redis, and a new generation is open
     assert not store.client.exists(*keys.sealed_epoch(0, GENERATION, "token-1"))

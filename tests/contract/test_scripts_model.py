@@ -106,6 +106,7 @@ def test_repeats_are_those_of_the_dictionary_and_counters_what_the_drain_folds(
     streamed: dict[Counter, Amount] = {}
     for identifier, fields in store.client.xrange(keys.open_epoch(0, GENERATION).stream):
         entry = decode_entry(identifier, [part for pair in fields.items() for part in pair])
+        assert entry is not None
         repeats = {*entry.duplicates, *entry.conflicts}
         events = decode_batch(entry.record).events
         METERS.fold((event for at, event in enumerate(events) if at not in repeats), streamed)

@@ -44,6 +44,7 @@ def test_an_opaque_batch_moves_the_position_and_counts_nothing(store: Store, pro
     # and the entry says so
     identifier, fields = store.client.xrange(stream)[-1]
     entry = decode_entry(identifier, [part for pair in fields.items() for part in pair])
+    assert entry is not None
     assert (entry.opaque, entry.before, entry.after, entry.record) == (True, step.before, step.after, step.record)
     assert (entry.duplicates, entry.conflicts, entry.running) == ((), (), step.running)
 

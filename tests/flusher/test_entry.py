@@ -38,13 +38,19 @@ def flat(entry: Entry, **changed: bytes) -> list[bytes]:
 ENTRIES = chain([b"one", b"two", b"three", b"four"])
 
 
+def decoded(fields: list[bytes]) -> Entry:
+    entry = decode_entry(b"7-1", fields)
+    assert entry is not None
+    return entry
+
+
 def test_an_entry_is_read_as_it_was_written() -> None:
     for entry in ENTRIES:
         assert decode_entry(entry.identifier.encode(), flat(entry)) == entry
-    repeats = decode_entry(b"7-1", flat(ENTRIES[0], t=b"d3,c5,d12"))
+    repeats = decoded(flat(ENTRIES[0], t=b"d3,c5,d12"))
     assert (repeats.identifier, repeats.duplicates, repeats.conflicts) == ("7-1", (3, 12), (5,))
-    assert decode_entry(b"7-1", flat(ENTRIES[0], n=b"12 -0.5")).running == Running(12, -500_000_000)
-    assert decode_entry(b"7-1", flat(ENTRIES[0], b=bytes(range(256)))).record == bytes(range(256))
+    assert decoded(flat(ENTRIES[0], n=b"12 -0.5")).running == Running(12, -500_000_000)
+    assert decoded(flat(ENTRIES[0], b=bytes(range(256)))).record == bytes(range(256))
 
 
 def test_the_order_of_fields_does_not_matter_and_later_versions_may_add_some() -> None:
@@ -58,16 +64,14 @@ def test_the_order_of_fields_does_not_matter_and_later_versions_may_add_some() -
 def test_an_entry_without_a_field_is_refused(field: str) -> None:
     fields = flat(ENTRIES[0])
     at = fields.index(field.encode())
-    with pytest.raises(KeyError):
-        decode_entry(b"1-0", fields[:at] + fields[at + 2 :])
+    assert decode_entry(b"1-0", fields[:at] + fields[at + 2 :]) is None
 
 
 @pytest.mark.parametrize(
     ("field", "value"), [("a", b"0"), ("z", b"one:ff"), ("n", b"3"), ("t", b"d"), ("t", b"dx"), ("n", b"x 1")]
 )
 def test_an_entry_that_ingest_did_not_write_is_refused(field: str, value: bytes) -> None:
-    with pytest.raises(ValueError):
-        decode_entry(b"1-0", flat(ENTRIES[0], **{field: value}))
+    assert decode_entry(b"1-0", flat(ENTRIES[0], **{field: value})) is None
 
 
 # -- the verdict

@@ -243,3 +243,45 @@ async def test_an_open_generation_is_kept_over_cycles(system: System) -> None:
         await system.flush()
     assert client.hget(keys.state(0), "generation") == before
     client.close()
+
+
+async def test_junk_in_a_shards_keys_is_replaced_and_everything_counts_once(system: System) -> None:
+    # given events in Redis, and somebody who wrote into the stream and over a position
+    await system.send([an_event("e-1")])
+    client = redis.Redis.from_url(system.redis_url)
+    generation = client.hget(keys.state(0), "generation")
+    assert isinstance(generation, bytes)
+    client.xadd(keys.open_epoch(0, generation.decode()).stream, {"who": "knows"})
+    client.set(keys.PROOF_QUESTION, "no question")
+    manifest = (await system.sidecar()).journal.manifest
+    assert manifest is not None
+    client.hset(keys.state(0), keys.position_field(manifest.producer), "junk")
+    # when more comes in and is drained
+    await system.until(lambda: client.hget(keys.state(0), "generation") != generation)
+    await system.send([an_event("e-1"), an_event("e-2")])
+    # then a new generation took over, and every event counts once
+    assert await total(system) == 2
+    client.close()
+    assert (await prove(system)).ok
+
+
+async def test_a_generation_is_replaced_when_redis_has_no_memory_left(
+    start_valkey: Callable[..., ValkeyServer], database_url: str, tmp_path: Path
+) -> None:
+    # given a Redis that is full, with events in it and a ledger that it does not match
+    server = start_valkey()
+    system = System(server.url, database_url, tmp_path)
+    await system.sidecar(ack_deadline_s=0.2)
+    await system.send([an_event(f"e-{number}") for number in range(50)])
+    client = redis.Redis.from_url(server.url)
+    before = client.hget(keys.state(0), "generation")
+    client.hset(keys.state(0), "token", "of another ledger")
+    client.config_set("maxmemory", "1mb")
+    # when the flusher cycles
+    await system.until(lambda: client.hget(keys.state(0), "generation") != before)
+    # then a new generation is open and, with room again, everything counts once
+    client.config_set("maxmemory", "0")
+    await system.send([an_event("e-1"), an_event("e-50")])
+    assert await total(system) == 51
+    client.close()
+    await system.close()
