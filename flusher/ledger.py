@@ -157,8 +157,12 @@ class Ledger:
         return self._revisions[number]
 
     def register(self, producer: str, host: str, zeros: Sequence[Position]) -> bool:
-        """Make a producer known with its zero position on every shard; False when it is known already (rule 6)."""
-        if not self._rows("register_producer", (producer, host)):
+        """Make a producer known with its zero position on every shard (rule 6); False when it is known already.
+
+        One that was retired and returns is reinstated: the next cycle finds that its shards lack it.
+        """
+        rows = self._rows("register_producer", (producer, host))
+        if not rows or not rows[0][0]:
             return False
         for shard, zero in enumerate(zeros):
             self._run("register_position", (producer, shard, zero.digest))

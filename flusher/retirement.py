@@ -1,6 +1,6 @@
 """Producers as an operator sees them, and giving up on one that will not come back (rule 14)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import closing
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -10,7 +10,7 @@ from psycopg.rows import TupleRow
 
 from flusher.database import connect
 from flusher.holes import HoleId
-from flusher.source import Inspection, ShardState, Source
+from flusher.source import Inspection, ShardState, Source, random_token
 from flusher.sql import query
 from flusher.worker import Worker
 from sidecar.contract.codec import Position
@@ -77,21 +77,40 @@ def retire(redis_url: str, database_url: str, producer: str, reason: str, *, for
         seen = {shard: _seen(source.state(shard), ledger, producer) for shard in range(shards)}
         with closing(Worker(redis_url, database_url)) as worker:
             worker.flush()
-        with connect(database_url) as connection:
-            connection.execute(query("wait_for_shard"))
-            for shard in range(shards):
-                connection.execute(query("lock_shard"), (shard,))  # no generation is opened with its positions now
-            _lock(connection, producer, force=force)
-            missing: list[Missing] = []
-            for row in connection.execute(query("list_producer_positions")).fetchall():
-                if row[0] == producer:
-                    shard, sequence = row[1], row[2]
-                    found = _missing(source.inspect(shard), ledger, HoleId(producer, shard, sequence), seen[shard])
-                    missing += [found] if found else []
-            for hole, last in missing:
-                # How many events the records had went with them.
-                connection.execute(query("insert_hole"), (*hole, last, 0))
-            connection.execute(query("retire_producer"), {"producer": producer, "reason": reason})
+            with connect(database_url) as connection:
+                missing = _give_up(connection, source, producer, reason, seen, force=force)
+            worker.run_once()  # opens generations without it
+    return missing
+
+
+def _give_up(
+    connection: psycopg.Connection[TupleRow],
+    source: Source,
+    producer: str,
+    reason: str,
+    seen: Mapping[int, int],
+    *,
+    force: bool,
+) -> list[Missing]:
+    """Retire the producer in one transaction, with holes for what is missing of it."""
+    ledger = connection.execute(query("read_ledger")).fetchall()[0][0]
+    connection.execute(query("wait_for_shard"))
+    for shard in seen:
+        connection.execute(query("lock_shard"), (shard,))  # no generation is opened with its positions now
+    _lock(connection, producer, force=force)
+    missing: list[Missing] = []
+    for row in connection.execute(query("list_producer_positions")).fetchall():
+        if row[0] == producer:
+            shard, sequence = row[1], row[2]
+            found = _missing(source.inspect(shard), ledger, HoleId(producer, shard, sequence), seen[shard])
+            missing += [found] if found else []
+    for hole, last in missing:
+        # How many events the records had went with them.
+        connection.execute(query("insert_hole"), (*hole, last, 0))
+    connection.execute(query("retire_producer"), {"producer": producer, "reason": reason})
+    for shard in seen:
+        # Rule 14: a fresh token has the next generation leave it out, so that it has to register if it returns.
+        connection.execute(query("store_token"), (random_token(), shard))
     return missing
 
 

@@ -171,3 +171,28 @@ async def test_a_new_generation_knows_the_other_sidecars_after_one_is_retired(sy
 async def test_a_sidecar_that_nobody_knows_is_refused(system: System, capsys: pytest.CaptureFixture[str]) -> None:
     assert await asyncio.to_thread(_producers, system, "retire", "nobody") == 1
     assert "error: producer_unknown: no sidecar 'nobody'" in capsys.readouterr().err
+
+
+async def test_a_retired_sidecar_that_returns_is_reinstated_and_replays(system: System) -> None:
+    # given a sidecar that was retired while its journal had something that Redis never got
+    await system.send([an_event("e-1")])
+    await system.flush()
+    ingest = await system.sidecar()
+    with redis.Redis.from_url(system.redis_url) as client:
+        client.hset(keys.state(0), "fence", "1")
+    await system.send([an_event("e-2")])
+    producer = ingest.journal.manifest.producer if ingest.journal.manifest else ""
+    await system.stop("a")
+    assert await asyncio.to_thread(_producers, system, "retire", producer, "--force") == 0
+    await asyncio.to_thread(system.worker.flush)
+    with redis.Redis.from_url(system.redis_url) as client:
+        assert client.hget(keys.state(0), keys.position_field(producer)) is None
+    # when it returns
+    await system.sidecar("a")
+    await system.send([an_event("e-3")])
+    await system.flush()
+    # then it is registered again under its name, and everything counts once
+    assert system.rows("SELECT retired_at FROM producers") == [(None,)]
+    proof = await _prove(system, wait_s=5.0)
+    assert proof.ok, proof.as_json()
+    assert proof.postgres.events == 3

@@ -49,8 +49,11 @@ UPDATE positions SET
 WHERE producer = %(producer)s AND shard = %(shard)s
 
 -- name: register_producer
--- Make a producer known. No row when it is known already.
-INSERT INTO producers (producer, host) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING producer
+-- Make a producer known, and take back that it was given up (rule 14): true for a new one, false for one that returns,
+-- no row when it is known already.
+INSERT INTO producers (producer, host) VALUES (%s, %s)
+ON CONFLICT (producer) DO UPDATE SET retired_at = NULL, retired_reason = NULL WHERE producers.retired_at IS NOT NULL
+RETURNING xmax = 0
 
 -- name: register_position
 -- Its zero position on a shard, with the time of this clock as its first watermark (rule 6).
