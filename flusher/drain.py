@@ -1,6 +1,6 @@
 """The drain: one sealed epoch into Postgres, in one transaction, then published (rules 2 to 4, 9 and 11)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -9,7 +9,7 @@ import msgspec
 from flusher.entry import Entry, Verdict, judge
 from flusher.insert import Inserter
 from flusher.law import NO_FLOOR_US, Outcome, Tally, tally
-from flusher.ledger import Advance, Ledger, LedgerRow, Mark
+from flusher.ledger import Advance, DataRefused, Ledger, LedgerRow, Mark
 from flusher.source import Sealed, Source, random_token
 from flusher.totals import day_totals
 from sidecar.contract.codec import Batch, decode_batch
@@ -83,10 +83,19 @@ class Drain:
                 drained, mentioned = self._commit(shard, generation, sealed, counters)
             else:
                 return Drained(again=True)  # Redis follows something else than Postgres: a new generation (rule 5)
-            totals = self._ledger.totals(mentioned)
+            totals = self._totals(list(mentioned))
             committed = [(producer, mark.position) for producer, mark in self._ledger.marks(shard).items()]
         self._source.publish(shard, generation, sealed.token, committed, day_totals(totals))
         return drained
+
+    def _totals(self, counters: Sequence[Counter]) -> dict[Counter, Amount]:
+        """Return the usage of counters. What Postgres can't be asked for has none: it was quarantined (rule 13)."""
+        try:
+            with self._ledger.savepoint():
+                return self._ledger.totals(counters)
+        except DataRefused:
+            half = len(counters) // 2
+            return self._totals(counters[:half]) | self._totals(counters[half:]) if half else {}
 
     def _commit(
         self, shard: int, generation: str, sealed: Sealed, counters: dict[Counter, Amount]

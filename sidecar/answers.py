@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import msgspec
 from aiohttp import web
 
-from sidecar.contract.codes import CODES, HTTP_STATUS, TaximeterError
+from sidecar.contract.codes import HTTP_STATUS, TaximeterError
 from sidecar.contract.event import Event, Identity
 from sidecar.errors import Unavailable
 from sidecar.ingest import Receipt
@@ -136,12 +136,6 @@ def refused_whole(reading: Reading) -> Outcome:
     """Return the outcome of a request of which nothing was submitted, because some of it was rejected."""
     results = [Result(entry.index, entry.id, entry.code, entry.message) for entry in reading.rejections]
     return Outcome(0, 0, 0, reading.total, results)
-
-
-def rejected_alone(result: Result) -> Answer:
-    """Return the problem of the one event that a request had."""
-    message = CODES[result.code] if isinstance(result.message, msgspec.UnsetType) else result.message
-    return problem(result.code, message)
 
 
 def applied(outcome: Outcome, events: Sequence[Event], receipt: Receipt, *, with_ids: bool) -> Answer:

@@ -17,8 +17,9 @@ from sidecar.contract import logs
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.settings import with_secrets
 from sidecar.guard import Guard, read_tokens
-from sidecar.ingest import Ingest, open_journal
+from sidecar.ingest import Ingest
 from sidecar.intake import Intake
+from sidecar.journal import Journal
 from sidecar.listening import UnixSocket, bind_tcp
 from sidecar.live import LiveUsage
 from sidecar.metrics import Gauges, Metrics
@@ -40,7 +41,9 @@ class Sidecar:
         """Take the journal and the sockets. Raises TaximeterError when something can't be had."""
         check_parser()
         tokens = read_tokens(settings.token_file) if settings.token_file else ()
-        self._journal = open_journal(settings.journal_dir, settings.journal_bytes_max, settings.journal_segment_bytes)
+        self._journal = Journal(
+            settings.journal_dir, bytes_max=settings.journal_bytes_max, segment_bytes=settings.journal_segment_bytes
+        )
         self._tcp = bind_tcp(settings.http) if settings.http else None
         self._guard = Guard(settings.http, tokens) if settings.http else None
         self._unix = UnixSocket(settings.socket, settings.socket_mode) if settings.socket else None

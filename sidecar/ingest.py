@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from redis.asyncio import Redis
@@ -235,8 +234,3 @@ class Ingest:
         self._executor.shutdown(wait=True)
         await self.redis.aclose()
         self.journal.close()
-
-
-def open_journal(directory: Path, bytes_max: int, segment_bytes: int) -> Journal:
-    """Return the journal of a directory. Raises JournalError when it can't be used."""
-    return Journal(directory, bytes_max=bytes_max, segment_bytes=segment_bytes)

@@ -53,6 +53,19 @@ async def test_an_event_that_postgres_refuses_is_quarantined_and_its_neighbours_
     assert proof.quarantined.nanos == (3 + 10**15) * NANO
 
 
+async def test_text_that_postgres_can_not_even_be_asked_for_does_not_stop_the_shard(system: System) -> None:
+    # given an event whose user holds a NUL, as a faulty sidecar might let it in, so that its counter does too
+    await system.send([an_event("e-1"), an_event("e-bad", user_id="cus\x00_1"), an_event("e-2", user_id="cus_2")])
+    # when it is drained
+    drained = await system.flush()
+    # then it alone is in quarantine, and its neighbours are counted, published and proven
+    assert (drained.events, drained.quarantined) == (2, 1)
+    assert system.usage() == {("cus_1", "api_call"): (Decimal(1), 1), ("cus_2", "api_call"): (Decimal(1), 1)}
+    await system.send([an_event("e-3")])
+    assert (await system.flush()).events == 1
+    assert (await prove(system)).ok
+
+
 async def test_a_record_that_is_no_batch_is_quarantined_whole(system: System) -> None:
     # given a record in the journal that this program can't decode
     ingest = await system.sidecar()
