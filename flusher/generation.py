@@ -7,6 +7,7 @@ new generation is written from Postgres, and one script opens it.
 from datetime import UTC, datetime
 from typing import Final
 
+from flusher.clock import Clock
 from flusher.drain import Drain, Drained
 from flusher.ledger import Ledger, LedgerRow
 from flusher.source import ShardState, Source, random_generation, random_token
@@ -20,11 +21,12 @@ REMAINS_MAX: Final = 3  # the sealed epoch, the open one, and one more for a flu
 class Generations:
     """Checks and replaces the generations of one ledger's shards."""
 
-    def __init__(self, source: Source, ledger: Ledger, row: LedgerRow, drain: Drain) -> None:
+    def __init__(self, source: Source, ledger: Ledger, row: LedgerRow, drain: Drain, clock: Clock) -> None:
         self._source = source
         self._ledger = ledger
         self._row = row
         self._drain = drain
+        self._clock = clock
 
     def is_sound(self, shard: int, state: ShardState) -> bool:
         """Return whether the shard's generation exists, is unfenced, and is what Postgres committed to last."""
@@ -64,7 +66,8 @@ class Generations:
 
     def _open(self, shard: int, observed: str | None) -> None:
         generation, token = random_generation(), random_token()
-        since = keys.live_since(datetime.now(UTC))
+        now_s = self._clock.wall_s()
+        since = keys.live_since(datetime.fromtimestamp(now_s, UTC))
 
         def stage(totals: dict[Counter, Amount]) -> None:
             self._source.stage_totals(shard, generation, day_totals(totals))
@@ -72,7 +75,7 @@ class Generations:
         with self._ledger.transaction():
             self._ledger.lock(shard, wait=True)  # nobody commits between the positions read here and the swap
             positions = self._ledger.open_positions(shard)
-            self._source.stage_state(shard, generation, self._row.id, self._row.shards, positions)
+            self._source.stage_state(shard, generation, self._row.id, self._row.shards, positions, now_s=now_s)
             self._ledger.each_total(shard, since, stage)
             self._source.swap(shard, observed, generation, token)
             self._ledger.store_token(shard, token)

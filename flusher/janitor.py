@@ -1,8 +1,8 @@
 """Removes the keys of generations that were replaced, once nobody can still be reading them (rule 5)."""
 
-import time
 from typing import Final
 
+from flusher.clock import Clock
 from flusher.source import Source
 from sidecar.contract import keys
 
@@ -15,17 +15,18 @@ SCANS_PER_CLEANING: Final = 100
 class Janitor:
     """Looks through all keys a little at a time and unlinks what belongs to no open generation for `grace_s`."""
 
-    def __init__(self, source: Source, grace_s: float = GRACE_S, interval_s: float = INTERVAL_S) -> None:
+    def __init__(self, source: Source, clock: Clock, grace_s: float = GRACE_S, interval_s: float = INTERVAL_S) -> None:
         self._source = source
+        self._clock = clock
         self._grace_s = grace_s
         self._interval_s = interval_s
         self._cursor = b"0"
-        self._cleaned_at = time.monotonic()
+        self._cleaned_at = clock.monotonic_s()
         self._strange_since: dict[tuple[int, str], float] = {}
 
     def clean(self) -> int:
         """Go on with the scan if it is time; return how many keys were unlinked."""
-        now_s = time.monotonic()
+        now_s = self._clock.monotonic_s()
         if now_s - self._cleaned_at < self._interval_s:
             return 0
         self._cleaned_at = now_s

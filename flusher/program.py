@@ -56,7 +56,7 @@ def _connect(settings: Settings, health: Health, stop: threading.Event) -> Worke
     wait_s = FIRST_WAIT_S
     while True:
         try:
-            return Worker(settings.redis_url, settings.database_url, health)
+            return Worker.connect(settings.redis_url, settings.database_url, health)
         except TaximeterError as error:
             if not isinstance(error, TryAgainError) and error.code != "schema_outdated":
                 raise

@@ -110,7 +110,7 @@ def verify(redis_url: str, database_url: str, *, answer_timeout_s: float) -> Pro
     Raises TryAgainError when Redis or Postgres does not answer: then nothing can be proven now.
     """
     proof = Proof()
-    source = Source(redis_url)
+    source = Source.connect(redis_url)
     try:
         with connect(database_url) as connection:
             shards = range(int(connection.execute(query("read_ledger")).fetchall()[0][1]))

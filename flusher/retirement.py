@@ -72,10 +72,10 @@ def retire(redis_url: str, database_url: str, producer: str, reason: str, *, for
         _lock(connection, producer, force=force)
         connection.rollback()
         ledger, shards = connection.execute(query("read_ledger")).fetchall()[0][:2]
-    with closing(Source(redis_url)) as source:
+    with closing(Source.connect(redis_url)) as source:
         # A drain may replace the generation, and what Redis saw before goes with it: it is asked first.
         seen = {shard: _seen(source.state(shard), ledger, producer) for shard in range(shards)}
-        with closing(Worker(redis_url, database_url)) as worker:
+        with closing(Worker.connect(redis_url, database_url)) as worker:
             worker.flush()
             with connect(database_url) as connection:
                 missing = _give_up(connection, source, producer, reason, seen, force=force)

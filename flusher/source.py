@@ -1,11 +1,10 @@
 """The Redis shell: what the flusher reads from a shard and writes to it. Every script may be repeated."""
 
 import secrets
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, Self, cast
 
 import msgspec
 import redis
@@ -80,9 +79,17 @@ def random_generation() -> str:
 class Source:
     """A client of one Redis. Raises TryAgainError `redis_unavailable` from every method when it does not answer."""
 
-    def __init__(self, url: str) -> None:
-        self._redis = redis.Redis.from_url(
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0), protocol=2
+    def __init__(self, client: redis.Redis) -> None:
+        """Use a client that never repeats a command by itself."""
+        self._redis = client
+
+    @classmethod
+    def connect(cls, url: str) -> Self:
+        """Return a client of the server at `url`, which is not asked yet."""
+        return cls(
+            redis.Redis.from_url(
+                url, socket_timeout=TIMEOUT_S, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0), protocol=2
+            )
         )
 
     def close(self) -> None:
@@ -181,14 +188,21 @@ class Source:
             raise EpochChanged
 
     def stage_state(
-        self, shard: int, generation: str, ledger: str, shards: int, positions: Sequence[tuple[str, Position]]
+        self,
+        shard: int,
+        generation: str,
+        ledger: str,
+        shards: int,
+        positions: Sequence[tuple[str, Position]],
+        *,
+        now_s: float,
     ) -> None:
-        """Write the state of a generation under its own name, to be opened by `swap`."""
+        """Write the state of a generation under its own name, to be opened by `swap` within an hour of `now_s`."""
         fields = {"ledger": ledger, "shards": str(shards), "generation": generation}
         for producer, position in positions:
             fields[keys.position_field(producer)] = fields[keys.committed_field(producer)] = position.encode()
         name = keys.staged_state(shard, generation)
-        self.run(scripts.stage([StagedHash(name, int(time.time()) + STAGED_TTL_S, fields)]))
+        self.run(scripts.stage([StagedHash(name, int(now_s) + STAGED_TTL_S, fields)]))
 
     def stage_totals(self, shard: int, generation: str, totals: Sequence[DayTotals]) -> None:
         """Write totals under a generation's name, before it is opened."""

@@ -1,10 +1,10 @@
 """The flusher's loop: every cycle each shard is checked, sealed, drained and published."""
 
 import logging
-import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Self
 
+from flusher.clock import Clock
 from flusher.database import check_schema, connect
 from flusher.drain import Drain, Drained
 from flusher.generation import Generations
@@ -37,21 +37,30 @@ class Observer:
 
 
 class Worker:
-    """One flusher: any number may run. Raises TaximeterError from its constructor when a server can't be used."""
+    """One flusher: any number may run. Raises TryAgainError from its constructor when the ledger can't be read."""
 
-    def __init__(self, redis_url: str, database_url: str, observer: Observer | None = None) -> None:
+    def __init__(
+        self, source: Source, ledger: Ledger, observer: Observer | None = None, clock: Clock | None = None
+    ) -> None:
+        self._source = source
+        self._ledger = ledger
         self._observer = observer or Observer()
+        self._clock = clock or Clock()
+        with ledger.transaction():
+            self._row = ledger.read()
+        self._drain = Drain(source, ledger)
+        self._generations = Generations(source, ledger, self._row, self._drain, self._clock)
+        self._registrar = Registrar(source, ledger, self._row)
+        self._janitor = Janitor(source, self._clock)
+
+    @classmethod
+    def connect(cls, redis_url: str, database_url: str, observer: Observer | None = None) -> Self:
+        """Return a flusher of these servers. Raises TaximeterError when one of them can't be used."""
         with connect(database_url) as connection:
             check_schema(connection)
-        self._source = Source(redis_url)
-        self._source.check_suitable()
-        self._ledger = Ledger(database_url)
-        with self._ledger.transaction():
-            self._row = self._ledger.read()
-        self._drain = Drain(self._source, self._ledger)
-        self._generations = Generations(self._source, self._ledger, self._row, self._drain)
-        self._registrar = Registrar(self._source, self._ledger, self._row)
-        self._janitor = Janitor(self._source)
+        source = Source.connect(redis_url)
+        source.check_suitable()
+        return cls(source, Ledger(database_url), observer)
 
     def close(self) -> None:
         """Close the connections."""
@@ -60,7 +69,7 @@ class Worker:
 
     def run_once(self, *, wait: bool = False) -> Drained:
         """Do one cycle over all shards and return what was drained. `wait` for other flushers that hold a shard."""
-        started = time.monotonic()
+        started = self._clock.monotonic_s()
         self._registrar.tell()
         self._registrar.register()
         drained = Drained()
@@ -71,7 +80,7 @@ class Worker:
         with self._ledger.transaction():
             self._ledger.resolve_discrepancies()
         self._janitor.clean()
-        self._observer.cycle_ended(time.monotonic() - started)
+        self._observer.cycle_ended(self._clock.monotonic_s() - started)
         return drained
 
     def _cycle(self, shard: int, *, wait: bool) -> Drained:
@@ -108,7 +117,7 @@ class Worker:
         """Cycle until `stopped(seconds)`, which waits so long at most, returns True. Errors are logged and retried."""
         backoff_s = interval_s
         while True:
-            started = time.monotonic()
+            started = self._clock.monotonic_s()
             try:
                 self.run_once()
                 backoff_s = interval_s
@@ -121,7 +130,7 @@ class Worker:
                 self._observer.failed(error)
                 _log.error("%s", error)
                 backoff_s = BACKOFF_MAX_S
-            if stopped(max(0.0, backoff_s - (time.monotonic() - started))):
+            if stopped(max(0.0, backoff_s - (self._clock.monotonic_s() - started))):
                 return
 
     def _reconnect(self) -> None:

@@ -125,7 +125,7 @@ async def _send_all(endpoints: Endpoints, traffic: Traffic) -> Tally:
 def _drained(endpoints: Endpoints) -> Proof:
     """Flush until nothing is left in Redis or in a journal, and return the proof."""
     deadline = time.monotonic() + _DRAIN_DEADLINE_S
-    with closing(Worker(endpoints.redis, endpoints.database)) as worker:
+    with closing(Worker.connect(endpoints.redis, endpoints.database)) as worker:
         while True:
             try:
                 worker.flush()

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     target = find_target(args)
     redis_url, database_url = target.need_redis(), target.need_database()
     target.announce("redis", "database")
-    with closing(Worker(redis_url, database_url)) as worker:
+    with closing(Worker.connect(redis_url, database_url)) as worker:
         drained = worker.flush()
     if args.json:
         print_json(_as_json(drained))

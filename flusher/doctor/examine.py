@@ -32,7 +32,7 @@ def examine(parts: SetUp) -> list[Finding]:
     """Return what is found, part by part. What does not answer is a finding too, and what needs it is left out."""
     found: list[Finding] = []
     with (
-        closing(Source(parts.redis)) if parts.redis else nullcontext() as source,
+        closing(Source.connect(parts.redis)) if parts.redis else nullcontext() as source,
         _connection(parts.database, found) as connection,
     ):
         healthy = {

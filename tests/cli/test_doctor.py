@@ -66,7 +66,7 @@ def _not_ok(found: list[Finding]) -> dict[str, Level]:
 
 
 def _drain(redis_url: str, database_url: str) -> None:
-    with closing(Worker(redis_url, database_url)) as worker:
+    with closing(Worker.connect(redis_url, database_url)) as worker:
         worker.flush()
 
 

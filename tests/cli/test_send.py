@@ -64,7 +64,7 @@ def _counts(report: dict[str, Any]) -> tuple[int, ...]:
 
 
 def _usage(up: Up, customer: str, span: Range = EVER) -> list[tuple[Decimal, int]]:
-    with closing(Worker(up.endpoints["redis"], up.endpoints["database"])) as worker:
+    with closing(Worker.connect(up.endpoints["redis"], up.endpoints["database"])) as worker:
         worker.flush()
     with connect(up.endpoints["database"]) as connection:
         return [(row.units, row.events) for row in read_usage(connection, span, customer=customer)]

@@ -80,7 +80,7 @@ class System:
         self.redis_url = redis_url
         self.database_url = database_url
         self.directory = directory
-        self.worker = Worker(redis_url, database_url)
+        self.worker = Worker.connect(redis_url, database_url)
         self.sidecars: dict[str, Ingest] = {}
 
     async def sidecar(self, name: str = "a", *, ack_deadline_s: float = 5.0, registered: bool = True) -> Ingest:

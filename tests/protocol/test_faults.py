@@ -69,7 +69,7 @@ async def test_the_same_batch_sent_twice_is_applied_once(system: System) -> None
     ingest = await system.sidecar()
     manifest = ingest.journal.manifest
     assert manifest is not None
-    source = Source(system.redis_url)
+    source = Source.connect(system.redis_url)
     generation = source.state(0).generation
     assert generation is not None
     batch = Batch(CODEC_VERSION, 0, 0, 1, 1, (), (an_event("e-1"),))
@@ -98,7 +98,7 @@ async def test_a_flusher_killed_after_commit_and_before_publishing_counts_once(s
     def dies(*_: object) -> None:
         raise Killed
 
-    doomed = Worker(system.redis_url, system.database_url)
+    doomed = Worker.connect(system.redis_url, system.database_url)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Source, "publish", dies)
         with pytest.raises(Killed):
@@ -129,7 +129,7 @@ async def test_a_sidecar_killed_between_journal_and_redis_is_replayed_once(syste
 
 
 async def test_two_flushers_at_once_count_once(system: System) -> None:
-    rival = Worker(system.redis_url, system.database_url)
+    rival = Worker.connect(system.redis_url, system.database_url)
     for number in range(20):
         await system.send([an_event(f"e-{number}"), an_event(f"e-{number // 2}")])
         await asyncio.gather(asyncio.to_thread(system.worker.run_once), asyncio.to_thread(rival.run_once))

@@ -73,7 +73,7 @@ async def test_events_go_all_the_way_and_a_repeat_is_a_duplicate(
     redis_url: str, database_url: str, server_dir: Path
 ) -> None:
     # Given a sidecar that a flusher registers
-    worker = Worker(redis_url, database_url)
+    worker = Worker.connect(redis_url, database_url)
     async with sidecar(redis_url, server_dir) as running:
         await running.until_ready(worker)
 
@@ -102,7 +102,7 @@ async def test_events_go_all_the_way_and_a_repeat_is_a_duplicate(
 async def test_a_key_used_again_with_another_body_is_refused(
     redis_url: str, database_url: str, server_dir: Path
 ) -> None:
-    worker = Worker(redis_url, database_url)
+    worker = Worker.connect(redis_url, database_url)
     async with sidecar(redis_url, server_dir) as running:
         await running.until_ready(worker)
         statuses = []
