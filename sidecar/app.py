@@ -20,6 +20,7 @@ from sidecar.guard import Guard, read_tokens
 from sidecar.ingest import Ingest
 from sidecar.intake import Intake
 from sidecar.journal import Journal
+from sidecar.link import RedisServer
 from sidecar.listening import UnixSocket, bind_tcp
 from sidecar.live import LiveUsage
 from sidecar.metrics import Gauges, Metrics
@@ -49,7 +50,7 @@ class Sidecar:
         self._unix = UnixSocket(settings.socket, settings.socket_mode) if settings.socket else None
         self.http_port: int | None = self._tcp.getsockname()[1] if self._tcp else None
         self.ingest = Ingest(
-            settings.redis_url,
+            RedisServer(settings.redis_url),
             self._journal,
             ack_deadline_s=settings.ack_deadline_s,
             dedupe_ttl_s=settings.dedupe_ttl_s,
@@ -78,7 +79,7 @@ class Sidecar:
     async def stop(self) -> None:
         """Refuse new requests, finish those under way, sync the journal, close."""
         await self._serving.stop()
-        await self.ingest.stop()
+        await self.ingest.stop(leave=True)
         if self._unix is not None:
             self._unix.remove()
 

@@ -6,7 +6,6 @@ Polled on a connection of its own. Without Redis the sidecar goes on with what i
 import asyncio
 import logging
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
@@ -14,16 +13,19 @@ from typing import Final, cast
 import msgspec
 from redis.asyncio import Redis
 
-from sidecar import manifest as manifests
+from sidecar.chain import ShardJournal
 from sidecar.contract import keys
+from sidecar.contract.asking import Asking
 from sidecar.contract.codec import Position, decode_position
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.meters import Revision, decode_revision
 from sidecar.contract.proof import ANSWER_TTL_S, Answer, Question, ShardAnswer
-from sidecar.journal import Journal, ShardJournal
+from sidecar.journal import Journal
 from sidecar.link import LINK_ERRORS
+from sidecar.manifest import Manifest
 
 POLL_S: Final = 0.5
+LEAVE_POLL_S: Final = 0.05
 SKEW_MAX_S: Final = 1.0
 _METERS_FILE: Final = "meters.json"
 
@@ -36,15 +38,28 @@ class _Meters(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Directory:
-    """Keeps `revision`, the meters in force, and the journal's ties to its ledger. `bound` is called after binding."""
+    """Keeps `revision`, the meters in force, and the journal's ties to its ledger. `bound` is called after binding.
 
-    def __init__(self, redis: Redis, journal: Journal, hold_s: float, bound: Callable[[], None]) -> None:
+    Whoever holds `still` knows that it does not read the journal.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        journal: Journal,
+        *,
+        hold_s: float,
+        wall_us: Callable[[], int],
+        bound: Callable[[], None],
+    ) -> None:
+        self.still = asyncio.Lock()
         self.event_floor_us = -(1 << 62)
         self.problem: TaximeterError | None = None
         self.clock_skew_s = 0.0
         self._redis = redis
         self._journal = journal
         self._hold_s = hold_s
+        self._wall_us = wall_us
         self._bound = bound
         self._path: Path = journal.directory / _METERS_FILE
         self._revisions: dict[int, Revision] = {0: Revision(0, ())}
@@ -53,7 +68,7 @@ class Directory:
 
     def _load(self) -> Revision:
         try:
-            stored = msgspec.json.decode(self._path.read_bytes(), type=_Meters)
+            stored = msgspec.json.decode(self._journal.disk.read(self._path), type=_Meters)
         except FileNotFoundError:
             return self._revisions[0]
         revision = decode_revision(stored.revision, stored.meters)
@@ -86,14 +101,15 @@ class Directory:
         if revision is not None and int(revision) != self.revision.number:
             await self._adopt(int(revision))
         await self._compare_clocks()
-        await self._register_and_confirm()
-        await self._answer_proof()
+        async with self.still:
+            await self._register_and_confirm()
+            await self._answer_proof()
 
     async def _compare_clocks(self) -> None:
         """Alarm a clock that is wrong: it decides in which period an event without a time is billed (rule 10)."""
-        before_s = time.time()
+        before_us = self._wall_us()
         seconds, microseconds = await self._redis.time()
-        skew_s = (before_s + time.time()) / 2 - (seconds + microseconds / 1_000_000)
+        skew_s = ((before_us + self._wall_us()) / 2 - microseconds) / 1_000_000 - seconds
         if abs(skew_s) > SKEW_MAX_S >= abs(self.clock_skew_s):
             _log.error("this machine's clock is %.1f s ahead of Redis's; set both right, times are wrong", skew_s)
         self.clock_skew_s = skew_s
@@ -106,7 +122,7 @@ class Directory:
         """Count new batches under the meters with this number, also after a restart without Redis."""
         revision = await self.revision_numbered(number)
         stored = _Meters(number, msgspec.json.encode(list(revision.meters)).decode())
-        await asyncio.to_thread(manifests.replace_file, self._path, msgspec.json.encode(stored))
+        await asyncio.to_thread(self._journal.disk.replace, self._path, msgspec.json.encode(stored))
         self.revision = revision
 
     async def revision_numbered(self, number: int) -> Revision:
@@ -125,18 +141,50 @@ class Directory:
         manifest = self._journal.manifest
         if manifest is None:
             return
-        fields = (keys.position_field(manifest.producer), keys.committed_field(manifest.producer))
-        known = 0
-        for shard in self._journal.shards:
-            position, committed = await self.fields(keys.state(shard.shard), *fields)
-            known += position is not None
-            if committed is not None:
-                await asyncio.to_thread(shard.confirm, decode_position(committed), time.monotonic(), self._hold_s)
-        if known == manifest.shards:
+        # In this order: a flusher that retires us takes the positions away first, and answers after that (rule 14).
+        asked = await cast("asyncio.Future[bytes | None]", self._redis.hget(keys.ASKING, manifest.producer))
+        known = await self._confirm(manifest.producer)
+        if known and (manifest.registered or asked is None):
             await asyncio.to_thread(self._journal.note_registered)
         else:
-            said = msgspec.json.encode({"host": socket.gethostname()[:256], "ledger": manifest.ledger})
-            await cast("asyncio.Future[int]", self._redis.hset(keys.ASKING, manifest.producer, said))
+            await self._ask(manifest, asked)
+
+    async def leave(self, deadline_s: float) -> None:
+        """Ask to be retired, if Postgres has all that was journaled by `deadline_s`, in the loop's time (rule 14)."""
+        clock = asyncio.get_running_loop().time
+        try:
+            while (manifest := self._journal.manifest) is not None and manifest.registered:
+                if not await self._confirm(manifest.producer):
+                    return
+                if all(shard.committed == shard.head.position for shard in self._journal.shards):
+                    await asyncio.to_thread(self._journal.note_leaving)
+                    await self._ask(manifest, None, leaving=True)
+                    return
+                if clock() > deadline_s:
+                    return
+                await asyncio.sleep(LEAVE_POLL_S)
+        except (*LINK_ERRORS, ValueError) as error:
+            _log.info("not retired: %s", error)  # it stays registered, and goes on where it is when it starts again
+
+    async def _confirm(self, producer: str) -> bool:
+        """Hear how far Postgres is; return whether all shards know the producer."""
+        fields = (keys.position_field(producer), keys.committed_field(producer))
+        now_s = asyncio.get_running_loop().time()
+        known = True
+        for shard in self._journal.shards:
+            position, committed = await self.fields(keys.state(shard.shard), *fields)
+            known = known and position is not None
+            if committed is not None:
+                await asyncio.to_thread(shard.confirm, decode_position(committed), now_s, self._hold_s)
+        return known
+
+    async def _ask(self, manifest: Manifest, asked: bytes | None, *, leaving: bool = False) -> None:
+        said = Asking(
+            socket.gethostname()[:256], manifest.ledger, manifest.predecessors, manifest.missing, leaving=leaving
+        )
+        text = msgspec.json.encode(said)
+        if text != asked:
+            await cast("asyncio.Future[int]", self._redis.hset(keys.ASKING, manifest.producer, text))
 
     async def _answer_proof(self) -> None:
         """Tell `taximeter verify` what this journal holds, read again from disk (rule 11)."""

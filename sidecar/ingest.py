@@ -4,8 +4,9 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from typing import Final, NamedTuple
 
 from redis.asyncio import Redis
@@ -16,14 +17,16 @@ from sidecar.contract.event import Event, Identity
 from sidecar.contract.identity import claim_key, shard_of
 from sidecar.contract.meters import Revision
 from sidecar.directory import Directory
-from sidecar.errors import Unavailable
+from sidecar.errors import JournalError, Unavailable
 from sidecar.journal import Journal
-from sidecar.lane import Lane, Part, Places
-from sidecar.link import LINK_ERRORS, client
+from sidecar.lane import Entry, Lane, Part, Places
+from sidecar.link import LINK_ERRORS, RedisServer
 from sidecar.sender import Sender
 
 STOP_S: Final = 10.0
 STOP_POLL_S: Final = 0.01
+LEAVE_S: Final = 2.0
+MEND_POLL_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -40,30 +43,41 @@ class Receipt(NamedTuple):
     reused: bool = False
 
 
+def wall_us() -> int:
+    """Return this machine's time, microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
 class Ingest:
-    """Journal, lanes and senders of a sidecar. `start` it in a running loop, `stop` it to leave nothing half done."""
+    """Journal, lanes and senders of a sidecar. `start` it in a running loop, `stop` it to leave nothing half done.
+
+    `wall_us` is the clock that gives events their time.
+    """
 
     def __init__(
         self,
-        redis_url: str,
+        server: RedisServer,
         journal: Journal,
         *,
         ack_deadline_s: float,
         dedupe_ttl_s: int,
         hold_s: float,
         watermark_interval_s: float,
+        wall_us: Callable[[], int] = wall_us,
     ) -> None:
         self.journal = journal
-        self.redis: Redis = client(redis_url)
-        self.directory = Directory(self.redis, journal, hold_s, self._open_lanes)
+        self.wall_us = wall_us
+        self.redis: Redis = server.client()
+        self.directory = Directory(self.redis, journal, hold_s=hold_s, wall_us=wall_us, bound=self._open_lanes)
         self.lanes: tuple[Lane, ...] = ()
         self.senders: tuple[Sender, ...] = ()
-        self._url = redis_url
+        self._server = server
         self._ack_deadline_s = ack_deadline_s
         self._dedupe_ttl_s = dedupe_ttl_s
         self._watermark_interval_s = watermark_interval_s
         self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="journal")
         self._tasks: list[asyncio.Task[None]] = []
+        self._sending: list[asyncio.Task[None]] = []
         self._stopping = False
         self._tokens = itertools.count()
         self._fault: TaximeterError | None = None
@@ -84,7 +98,7 @@ class Ingest:
 
         Never before a watermark that went out (rule 10), so no `await` may stand between this and `submit`.
         """
-        return max(time.time_ns() // 1000, *(lane.watermark_us for lane in self.lanes), 0)
+        return max(self.wall_us(), *(lane.watermark_us for lane in self.lanes), 0)
 
     def _watermark_us(self) -> int:
         """Return the time before which no event will be given a time any more."""
@@ -92,15 +106,14 @@ class Ingest:
 
     def start(self) -> None:
         """Begin to work."""
-        self._spawn(self.directory.run())
-        self._spawn(self._tick())
+        self._tasks += [self._spawn(self.directory.run()), self._spawn(self._tick()), self._spawn(self._mend())]
         if self.journal.shards:
             self._open_lanes()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         task.add_done_callback(self._ended)
-        self._tasks.append(task)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A loop of ours never ends by itself: if one does, nothing more is accepted and the log says why."""
@@ -110,13 +123,44 @@ class Ingest:
 
     def _open_lanes(self) -> None:
         self.lanes = tuple(Lane(shard, self._executor) for shard in self.journal.shards)
+        self._open_senders()
+        for lane in self.lanes:
+            writing = lane.write(lambda: self.revision.number, self._deliver, self._watermark_us)
+            self._tasks.append(self._spawn(writing))
+
+    def _open_senders(self) -> None:
         self.senders = tuple(
-            Sender(self._url, self.journal, shard, self.directory.revision_numbered, self._dedupe_ttl_s)
+            Sender(self._server, self.journal, shard, self.directory.revision_numbered, self._dedupe_ttl_s)
             for shard in self.journal.shards
         )
-        for lane, sender in zip(self.lanes, self.senders, strict=True):
-            self._spawn(lane.write(lambda: self.revision.number, sender.deliver, self._watermark_us))
-            self._spawn(sender.run())
+        self._sending = [self._spawn(sender.run()) for sender in self.senders]
+
+    def _deliver(self, shard: int, entry: Entry) -> None:
+        self.senders[shard].deliver(entry)
+
+    async def _mend(self) -> None:
+        """Give the journal new numbers when its own can't be gone on with (rule 7)."""
+        while True:
+            await asyncio.sleep(MEND_POLL_S)
+            if any(sender.broken for sender in self.senders) or any(shard.failed for shard in self.journal.shards):
+                await self._renumber()
+
+    async def _renumber(self) -> None:
+        async with AsyncExitStack() as stack:
+            for still in (self.directory.still, *(lane.still for lane in self.lanes)):
+                await stack.enter_async_context(still)
+            for task in self._sending:
+                task.cancel()
+            await asyncio.gather(*self._sending, return_exceptions=True)
+            for sender in self.senders:
+                sender.abandon()
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._executor, self.journal.renumber)
+            except OSError as error:
+                _log.error("the journal can't be renumbered: %s; trying again", error.strerror or error)
+            except JournalError as error:
+                self._fault = error
+            self._open_senders()
 
     async def _tick(self) -> None:
         while True:
@@ -137,7 +181,7 @@ class Ingest:
                 "not_registered", "this sidecar waits for its registration: Redis and a flusher have to run"
             )
         if any(shard.failed for shard in self.journal.shards):
-            return Unavailable("journal_failed", "a sync of the journal failed; restart the sidecar")
+            return Unavailable("journal_failed", "a sync of the journal failed and is being mended; try again")
         return None
 
     async def submit(
@@ -221,8 +265,11 @@ class Ingest:
             applied=True, duplicates=tuple(sorted(duplicates)), conflicts=tuple(sorted(conflicts)), reused=reused
         )
 
-    async def stop(self) -> None:
-        """Accept nothing more, journal what waits, give Redis what it takes in time, and close."""
+    async def stop(self, *, leave: bool = False) -> None:
+        """Accept nothing more, journal what waits, give Redis what it takes in time, and close.
+
+        `leave`: ask to be retired if Postgres has everything (rule 14), so that no period waits for us.
+        """
         self._stopping = True
         for _ in range(int(STOP_S / STOP_POLL_S)):
             if all(lane.idle for lane in self.lanes) and all(s.drained or not s.streaming for s in self.senders):
@@ -231,6 +278,11 @@ class Ingest:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if leave:
+            await self.directory.leave(asyncio.get_running_loop().time() + LEAVE_S)
+        for task in self._sending:
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
         self._executor.shutdown(wait=True)
         await self.redis.aclose()
         self.journal.close()

@@ -4,17 +4,16 @@ While one batch is being synced, arrivals gather into the next (group commit), s
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from typing import Final, NamedTuple
 
+from sidecar.chain import ShardJournal
 from sidecar.contract.codec import CODEC_VERSION, Batch, Claim, encode_batch
 from sidecar.contract.event import EVENTS_PER_REQUEST_MAX, Event
 from sidecar.contract.scripts import Step
 from sidecar.errors import Unavailable
-from sidecar.journal import ShardJournal
 
 BATCH_EVENTS_MAX: Final = 4_000  # a batch blocks Redis for a few milliseconds; one request may be larger
 WAITING_EVENTS_MAX: Final = 200_000
@@ -66,13 +65,17 @@ class Entry(NamedTuple):
 
 
 class Lane:
-    """One shard's queue and its writer. `watermark_us` is the last watermark that went into a batch."""
+    """One shard's queue and its writer. `watermark_us` is the last watermark that went into a batch.
+
+    Whoever holds `still` knows that nothing is being journaled.
+    """
 
     def __init__(self, journal: ShardJournal, executor: Executor) -> None:
         self.journal = journal
         self.shard = journal.shard
         self.waiting_events = 0
         self.watermark_us = 0
+        self.still = asyncio.Lock()
         self._executor = executor
         self._waiting: deque[Part] = deque()
         self._arrived = asyncio.Event()
@@ -92,7 +95,7 @@ class Lane:
 
     def want_watermark(self, idle_s: float) -> None:
         """Journal an empty batch that carries a watermark, unless a batch went out within `idle_s` (rule 10)."""
-        if time.monotonic() - self._written_at >= idle_s:
+        if asyncio.get_running_loop().time() - self._written_at >= idle_s:
             self._watermark_due = True
             self._arrived.set()
 
@@ -102,12 +105,12 @@ class Lane:
         return not self._waiting and not self._busy
 
     async def write(
-        self, revision: Callable[[], int], deliver: Callable[[Entry], None], clock_us: Callable[[], int]
+        self, revision: Callable[[], int], deliver: Callable[[int, Entry], None], clock_us: Callable[[], int]
     ) -> None:
         """Journal what arrives, batch by batch, until cancelled.
 
         `revision` gives the number of the meters that a batch is counted under, `clock_us` the time now; `deliver`
-        gets every batch as soon as it is on disk.
+        gets every batch, with the shard, as soon as it is on disk.
         """
         parts: list[Part] = []
         try:
@@ -115,14 +118,15 @@ class Lane:
                 await self._arrived.wait()
                 self._arrived.clear()
                 while self._waiting or self._watermark_due:
-                    parts = self._take()
-                    await self._journal(parts, self._batch(parts, revision(), clock_us()), deliver)
+                    async with self.still:
+                        parts = self._take()
+                        await self._journal(parts, self._batch(parts, revision(), clock_us()), deliver)
                     parts = []
         finally:  # nobody journals what is left: whoever waits for it is told so
             for part in (*parts, *self._waiting):
                 part.fail(Unavailable("stopping", "the sidecar stopped before these events were journaled"))
 
-    async def _journal(self, parts: Sequence[Part], batch: Batch, deliver: Callable[[Entry], None]) -> None:
+    async def _journal(self, parts: Sequence[Part], batch: Batch, deliver: Callable[[int, Entry], None]) -> None:
         record = encode_batch(batch)
         nanos = sum(event.nanos for event in batch.events)
         loop = asyncio.get_running_loop()
@@ -133,17 +137,13 @@ class Lane:
             for part in parts:
                 part.fail(error)
         else:
-            self._written_at = time.monotonic()
-            self._deliver(Entry(step, batch, _placed(parts)), deliver)
+            self._written_at = loop.time()
+            deliver(self.shard, Entry(step, batch, _placed(parts)))
+            for part in parts:
+                if not part.journaled.done():
+                    part.journaled.set_result(None)
         finally:
             self._busy = False
-
-    @staticmethod
-    def _deliver(entry: Entry, deliver: Callable[[Entry], None]) -> None:
-        deliver(entry)
-        for _, part in entry.parts:
-            if not part.journaled.done():
-                part.journaled.set_result(None)
 
     def _take(self) -> list[Part]:
         """Take parts, whole ones, for the next batch."""

@@ -23,42 +23,12 @@ READERS_MAX: Final = 16
 LINK_ERRORS: Final = (RedisError, OSError, asyncio.TimeoutError)
 
 
-def client(url: str) -> Redis:
-    """Return a client for reads beside the ordered links: bounded connections, deadlines, no retry of its own."""
-    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
-        url,
-        max_connections=READERS_MAX,
-        timeout=CONNECT_TIMEOUT_S,
-        socket_connect_timeout=CONNECT_TIMEOUT_S,
-        socket_timeout=REPLY_TIMEOUT_S,
-        retry=Retry(NoBackoff(), 0),
-        protocol=2,
-    )
-    return Redis.from_pool(pool)
-
-
 class Link:
     """A connection that carries many commands at once. Every wait has a deadline; after any error it is closed."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._open = True
-
-    @classmethod
-    async def connect(cls, url: str) -> "Link":
-        """Return a link to the server at `url`. Raises one of LINK_ERRORS."""
-        options: dict[str, Any] = dict(parse_url(url))
-        kind = options.pop("connection_class", Connection)
-        connection = kind(
-            **options,
-            socket_connect_timeout=CONNECT_TIMEOUT_S,
-            socket_timeout=REPLY_TIMEOUT_S,
-            retry=Retry(NoBackoff(), 0),
-            protocol=2,
-        )
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await connection.connect()
-        return cls(connection)
 
     async def send(self, command: Sequence[bytes | str | int]) -> None:
         """Send a command; its reply is the next one after those of all commands sent before."""
@@ -92,6 +62,41 @@ class Link:
         """Close the connection at once."""
         self._open = False
         await self._connection.disconnect()
+
+
+class RedisServer:
+    """The Redis of a sidecar, by its address: where all its connections come from."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def client(self) -> Redis:
+        """Return a client for reads beside the ordered links: bounded connections, deadlines, no retry of its own."""
+        pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+            self._url,
+            max_connections=READERS_MAX,
+            timeout=CONNECT_TIMEOUT_S,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=REPLY_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        return Redis.from_pool(pool)
+
+    async def connect(self) -> Link:
+        """Return a new link. Raises one of LINK_ERRORS."""
+        options: dict[str, Any] = dict(parse_url(self._url))
+        kind = options.pop("connection_class", Connection)
+        connection = kind(
+            **options,
+            socket_connect_timeout=CONNECT_TIMEOUT_S,
+            socket_timeout=REPLY_TIMEOUT_S,
+            retry=Retry(NoBackoff(), 0),
+            protocol=2,
+        )
+        async with asyncio.timeout(CONNECT_TIMEOUT_S):
+            await connection.connect()
+        return Link(connection)
 
 
 async def evaluate(redis: Redis, call: Call) -> Any:

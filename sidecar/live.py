@@ -1,6 +1,5 @@
 """Live usage: what a user has used by now, committed, sealed and open, read from Redis at one moment."""
 
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -48,7 +47,8 @@ class LiveUsage:
         Raises TaximeterError `query_invalid` for bounds inside a 15-minute window and `range_not_live` for a start
         before what Redis holds; Unavailable `usage_unavailable` when Redis can't be read now.
         """
-        windows = _windows(start_us, end_us)
+        now_us = self._ingest.wall_us()
+        windows = _windows(start_us, end_us, now_us)
         manifest = self._ingest.journal.manifest
         if manifest is None:
             raise Unavailable("usage_unavailable", "this sidecar has not met its Redis yet")
@@ -64,7 +64,7 @@ class LiveUsage:
             if windows[0] <= counter.window < windows[1] and meter in {None, counter.meter}:
                 rows.setdefault((counter.meter, counter.dimensions), Amount()).add(amount.nanos, amount.events)
         return LiveReading(
-            time.time_ns() // 1000,
+            now_us,
             [
                 LiveRow(name, which, msgspec.json.decode(dimensions, type=dict[str, str]), total.nanos, total.events)
                 for (which, dimensions), total in sorted(rows.items())
@@ -88,12 +88,12 @@ class LiveUsage:
         raise Unavailable("usage_unavailable", "the counters are being rebuilt; try again")
 
 
-def _windows(start_us: int, end_us: int) -> tuple[int, int]:
+def _windows(start_us: int, end_us: int, now_us: int) -> tuple[int, int]:
     if start_us % WINDOW_US or end_us % WINDOW_US or end_us < start_us:
         raise TaximeterError(
             "query_invalid", "from, to: expected full quarters of an hour, from not behind to; see `taximeter usage`"
         )
-    now = datetime.now(UTC)
+    now = datetime.fromtimestamp(now_us // 1_000_000, UTC)
     first = start_us // WINDOW_US
     if keys.day_of(first) < keys.live_from_day(now):
         raise TaximeterError(

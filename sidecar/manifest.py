@@ -1,42 +1,59 @@
-"""The journal's manifest: whose journal it is and where each shard's chain begins in it. Replaced whole, by rename."""
+"""The journal's manifest: whose journal it is and where each shard's chain begins in it. Replaced whole, by rename.
 
-import os
+Files are numbered by the records that the journal ever had on a shard, and are never renumbered; a chain is (rule 7),
+by a manifest that says where in which file it begins.
+"""
+
 import secrets
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from sidecar.contract.asking import Missing
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.identity import chain_start
+from sidecar.disk import Disk
 from sidecar.errors import JournalError
 from sidecar.segment import Start
 
-_NAME: Final = "manifest.json"
+NAME: Final = "manifest.json"
 VERSION: Final = 1
+PRODUCER_BYTES: Final = 8
 
 
-class Chain(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What stands before the first record that the journal still holds for a shard."""
+class Chain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What stands before the first record that the journal still holds for a shard, and where that record is.
+
+    A file is named by the number of its first record in the journal, which is `shift` above its sequence. The first
+    record is at byte `offset` of the file with number `file`; with `file` 0 at the start of the file with its own.
+    """
 
     sequence: int
     digest: str
     events: int
     nanos: str
+    shift: int = 0
+    file: int = 0
+    offset: int = 0
 
     def start(self) -> Start:
-        """Return it as positions and counts."""
+        """Return what stands before as position and running count."""
         return Start(Position(self.sequence, bytes.fromhex(self.digest)), Running(self.events, int(self.nanos)))
 
 
-def chain(start: Start) -> Chain:
+def chain(start: Start, shift: int = 0, file: int = 0, offset: int = 0) -> Chain:
     """Return the manifest's form of `start`."""
     position, running = start
-    return Chain(position.sequence, position.digest.hex(), running.events, str(running.nanos))
+    return Chain(position.sequence, position.digest.hex(), running.events, str(running.nanos), shift, file, offset)
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`ledger`, `shards` and `producer` never change in a journal; `registered` says that a flusher knows it."""
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """`ledger` and `shards` never change in a journal; `registered` says that a flusher knows `producer`.
+
+    After the records got a new producer (rule 7), until a flusher knows of it: `predecessors` are the producers that
+    they had, oldest first, and `missing` is what is known to be in this journal no longer.
+    """
 
     version: int
     ledger: str
@@ -44,49 +61,40 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     producer: str
     registered: bool
     chains: tuple[Chain, ...]
+    predecessors: tuple[str, ...] = ()
+    missing: tuple[Missing, ...] = ()
+
+
+def zero(ledger: str, producer: str, shard: int) -> Start:
+    """Return what stands before the first record of a producer."""
+    return Start(Position(0, chain_start(ledger, producer, shard)), Running(0, 0))
+
+
+def new_producer() -> str:
+    """Return an id that no other journal has."""
+    return secrets.token_hex(PRODUCER_BYTES)
 
 
 def create(ledger: str, shards: int) -> Manifest:
     """Return the manifest of a new journal, under a new producer."""
-    producer = secrets.token_hex(8)
-    starts = (Start(Position(0, chain_start(ledger, producer, shard)), Running(0, 0)) for shard in range(shards))
-    return Manifest(VERSION, ledger, shards, producer, registered=False, chains=tuple(map(chain, starts)))
+    producer = new_producer()
+    chains = tuple(chain(zero(ledger, producer, shard)) for shard in range(shards))
+    return Manifest(VERSION, ledger, shards, producer, registered=False, chains=chains)
 
 
-def load(directory: Path) -> Manifest | None:
+def load(disk: Disk, directory: Path) -> Manifest | None:
     """Return the journal's manifest, or None where there is none yet. Raises JournalError when it can't be read."""
-    path = directory / _NAME
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(disk.read(directory / NAME), type=Manifest)
     except FileNotFoundError:
         return None
     except msgspec.DecodeError as error:
-        raise JournalError("journal_corrupt", f"{path.name}: not a manifest of this version ({error})") from error
+        raise JournalError("journal_corrupt", f"{NAME}: not a manifest of this version ({error})") from error
     if manifest.version != VERSION or len(manifest.chains) != manifest.shards:
-        raise JournalError("journal_corrupt", f"{path.name}: expected version {VERSION} and a chain for every shard")
+        raise JournalError("journal_corrupt", f"{NAME}: expected version {VERSION} and a chain for every shard")
     return manifest
 
 
-def store(directory: Path, manifest: Manifest) -> None:
+def store(disk: Disk, directory: Path, manifest: Manifest) -> None:
     """Write the manifest so that after a crash either this or the one before is there, whole."""
-    replace_file(directory / _NAME, msgspec.json.format(msgspec.json.encode(manifest)))
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file durably: written beside it, synced, renamed, and the directory synced."""
-    temporary = path.with_suffix(".new")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(directory: Path) -> None:
-    """Make the directory's entries durable."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    disk.replace(directory / NAME, msgspec.json.format(msgspec.json.encode(manifest)))

@@ -14,6 +14,7 @@ from typing import BinaryIO, Final, NamedTuple
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.identity import chain_next
 from sidecar.contract.scripts import Step
+from sidecar.disk import Disk
 from sidecar.errors import JournalError
 
 MAGIC: Final = b"TMJ1"
@@ -45,19 +46,20 @@ def link(start: Start, record: bytes, events: int, nanos: int) -> Step:
 
 
 class Cursor:
-    """Reads a segment's records in order, from the start of the file, without loading it whole."""
+    """Reads a segment's records in order, from `start` at byte `offset` on, without loading it whole."""
 
-    def __init__(self, path: Path, start: Start) -> None:
+    def __init__(self, disk: Disk, path: Path, start: Start, offset: int = 0) -> None:
         self.path = path
-        self.offset = 0
+        self.offset = offset
         self.start = start
+        self._disk = disk
 
     def steps(self, most_bytes: int = CHUNK_BYTES) -> Iterator[Step]:
         """Yield steps from here on, up to about `most_bytes` of records; the next call goes on behind them.
 
         Ends early at the first record that is not whole: `offset` says where.
         """
-        with self.path.open("rb") as file:
+        with self._disk.reader(self.path) as file:
             file.seek(self.offset)
             taken = 0
             while taken < most_bytes:
@@ -84,14 +86,14 @@ def _read_record(header: bytes, file: BinaryIO) -> tuple[bytes, int, int] | None
     return record, events, int.from_bytes(nanos, "big", signed=True)
 
 
-def scan(path: Path, start: Start, *, last: bool) -> Start:
-    """Check every record of a segment and return what stands behind its last one.
+def scan(disk: Disk, path: Path, start: Start, *, last: bool, offset: int = 0) -> Start:
+    """Check every record of a segment from byte `offset` on and return what stands behind its last one.
 
     In the `last` segment of a shard a torn tail is cut off. Raises JournalError `journal_corrupt` for damage anywhere
     else: it is never skipped, because what it held was acknowledged.
     """
-    cursor = Cursor(path, start)
-    size = path.stat().st_size
+    cursor = Cursor(disk, path, start, offset)
+    size = disk.size(path)
     while cursor.offset < size:
         before = cursor.offset
         for _ in cursor.steps():
@@ -99,25 +101,31 @@ def scan(path: Path, start: Start, *, last: bool) -> Start:
         if cursor.offset == before:
             break
     if cursor.offset < size:
-        if not last or _whole_record_behind(path, cursor.offset):
+        if not last or whole_record_behind(disk.read(path), cursor.offset) is not None:
             raise JournalError(
                 "journal_corrupt",
                 f"{path.name}: the record at byte {cursor.offset} (sequence {cursor.start.position.sequence + 1}) is "
                 "damaged and acknowledged records stand behind it; nothing was changed. Restore the file from a copy, "
                 "or see `taximeter journal repair`",
             )
-        with path.open("r+b") as file:
-            file.truncate(cursor.offset)
+        _cut(disk, path, cursor.offset)
     return cursor.start
 
 
-def _whole_record_behind(path: Path, offset: int) -> bool:
-    """Return whether any whole record starts behind `offset`: then the one at `offset` is damaged, not torn."""
-    content = path.read_bytes()
+def _cut(disk: Disk, path: Path, size: int) -> None:
+    descriptor = disk.appender(path)
+    try:
+        disk.truncate(descriptor, size)
+    finally:
+        disk.close(descriptor)
+
+
+def whole_record_behind(content: bytes, offset: int) -> int | None:
+    """Return where the next whole record starts behind `offset`: if there is one, that at `offset` is not just torn."""
     at = content.find(MAGIC, offset + 1)
     while at >= 0:
         header = content[at : at + HEADER_BYTES]
         if _read_record(header, BytesIO(content[at + HEADER_BYTES :])) is not None:
-            return True
+            return at
         at = content.find(MAGIC, at + 1)
-    return False
+    return None

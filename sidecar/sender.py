@@ -6,21 +6,21 @@ that it is in this journal's own chain, and go on behind it.
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 import msgspec
 from redis.exceptions import ResponseError
 
+from sidecar.chain import ShardJournal
 from sidecar.contract import keys, scripts
 from sidecar.contract.codec import Batch, Position, decode_batch, decode_position
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.meters import Revision
 from sidecar.contract.scripts import Shard, Step
-from sidecar.journal import Journal, ShardJournal
+from sidecar.journal import Journal
 from sidecar.lane import Entry
-from sidecar.link import LINK_ERRORS, Link
+from sidecar.link import LINK_ERRORS, Link, RedisServer
 
 IN_FLIGHT_MAX: Final = 8
 KEPT_EVENTS_MAX: Final = 50_000  # unsent batches kept in memory; further ones are read from the journal again
@@ -36,24 +36,29 @@ _log = logging.getLogger(__name__)
 
 
 class Sender:
-    """One shard's way to Redis. `problem` says why nothing can be sent, where that needs somebody to act."""
+    """One shard's way to Redis. `problem` says why nothing can be sent, where that needs somebody to act.
+
+    `broken` says that Redis is at a position that is not on our chain: the journal has to be renumbered (rule 7).
+    """
 
     def __init__(
         self,
-        url: str,
+        server: RedisServer,
         journal: Journal,
         shard_journal: ShardJournal,
         revision: Callable[[int], Awaitable[Revision]],
         dedupe_ttl_s: int,
     ) -> None:
         self.problem: TaximeterError | None = None
+        self.broken = False
         self.streaming = False
         self.generation: str | None = None
         self.acked: Position | None = None
         self._refusing = False
         self._failures = (0, 0)  # a sequence, and how often the script failed on it
-        self._interrupted_at = time.monotonic()
-        self._url = url
+        self._time = asyncio.get_running_loop().time
+        self._interrupted_at = self._time()
+        self._server = server
         self._shard = shard_journal.shard
         self._journal = journal
         self._chain = shard_journal
@@ -85,7 +90,13 @@ class Sender:
 
     def _is_away(self) -> bool:
         flowing = self.streaming and not self._refusing
-        return not flowing and time.monotonic() - self._interrupted_at > GRACE_S
+        return not flowing and self._time() - self._interrupted_at > GRACE_S
+
+    def abandon(self) -> None:
+        """Tell everybody who waits that Redis has not said: another sender goes on, with the journal's new numbers."""
+        self._settle_unanswered()
+        for entry in self._kept.values():
+            _settle(entry)
 
     @property
     def drained(self) -> bool:
@@ -97,7 +108,7 @@ class Sender:
         backoff_s = POLL_S
         while True:
             try:
-                link = await Link.connect(self._url)
+                link = await self._server.connect()
                 try:
                     await self._stream(link)
                 finally:
@@ -110,7 +121,7 @@ class Sender:
 
     def _interrupted(self, *, streaming: bool, refusing: bool) -> None:
         if self.streaming and not self._refusing:
-            self._interrupted_at = time.monotonic()
+            self._interrupted_at = self._time()
         self.streaming, self._refusing = streaming, refusing
         if self._is_away():
             self._settle_unanswered()
@@ -149,9 +160,8 @@ class Sender:
         except ValueError:
             return False  # the flusher sees it too and opens a new generation
         if not await asyncio.to_thread(self._chain.holds, found):
-            self.problem = TaximeterError(
-                "chain_broken", f"shard {self._shard}: Redis is at {found.encode()}, which is not in this journal"
-            )
+            _log.warning("shard %d: Redis is at %s, which is not in this journal", self._shard, found.encode())
+            self.broken = True
             return False
         for script in (scripts.script("ingest"), scripts.script("ingest_opaque")):
             await link.request("SCRIPT", "LOAD", script.text)

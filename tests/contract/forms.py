@@ -22,6 +22,7 @@ from sidecar.contract.event import Event, Identity
 from sidecar.contract.meters import Counter, Meter, Revision
 from sidecar.contract.proof import Answer, Question, ShardAnswer
 from sidecar.contract.scripts import Call, Shard, Step
+from sidecar.disk import Disk
 from sidecar.manifest import Chain, Manifest
 from sidecar.segment import Start, frame, link
 
@@ -166,14 +167,14 @@ def names_json() -> bytes:
 
 def _manifest_bytes(manifest: Manifest) -> bytes:
     with tempfile.TemporaryDirectory() as directory:
-        manifests.store(Path(directory), manifest)
+        manifests.store(Disk(), Path(directory), manifest)
         return (Path(directory) / "manifest.json").read_bytes()
 
 
 def _read_manifest(content: bytes) -> Manifest | None:
     with tempfile.TemporaryDirectory() as directory:
         (Path(directory) / "manifest.json").write_bytes(content)
-        return manifests.load(Path(directory))
+        return manifests.load(Disk(), Path(directory))
 
 
 class Form(NamedTuple):

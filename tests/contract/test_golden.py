@@ -13,6 +13,7 @@ from sidecar.contract import keys, scripts
 from sidecar.contract.codec import CODEC_VERSION, Running, decode_batch
 from sidecar.contract.identity import chain_start
 from sidecar.contract.scripts import Call
+from sidecar.disk import Disk
 from sidecar.manifest import VERSION as MANIFEST_VERSION
 from sidecar.segment import Cursor
 from tests.contract import forms
@@ -107,7 +108,7 @@ def test_struct_and_zlib_read_the_segment() -> None:
 def test_the_product_reads_the_segment(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("golden") / "0000-0000000000000042.segment"
     path.write_bytes(golden("segment.bin"))
-    steps = list(Cursor(path, START).steps())
+    steps = list(Cursor(Disk(), path, START).steps())
     assert [decode_batch(step.record) for step in steps] == [BATCH, WATERMARK]
     assert [step.after.sequence for step in steps] == [42, 43]
     assert steps[0].running == Running(1_006, NANOS - 5) == steps[1].running

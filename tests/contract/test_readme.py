@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from sidecar.contract import codec, identity, keys, scripts
+from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.event import Event, Identity
 from sidecar.contract.meters import Meter
 from sidecar.contract.proof import Answer, Question, ShardAnswer
@@ -96,7 +97,7 @@ def test_every_field_of_the_state_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [codec.Batch, codec.Claim, Event, Meter, Question, Answer, ShardAnswer, Manifest, Chain]
+    "kind", [codec.Batch, codec.Claim, Event, Meter, Question, Answer, ShardAnswer, Manifest, Chain, Asking, Missing]
 )
 def test_every_field_of_every_form_is_named(kind: type[msgspec.Struct]) -> None:
     assert {field for field in kind.__struct_fields__ if not re.search(rf"\b{field}\b", README)} == set()

@@ -17,6 +17,7 @@ from sidecar.contract.identity import claim_key, event_key, fingerprint, indexed
 from sidecar.contract.units import NANO
 from sidecar.ingest import Ingest, Receipt
 from sidecar.journal import Journal
+from sidecar.link import RedisServer
 from sidecar.live import LiveUsage
 
 JULY_US = 1_753_090_461_000_000  # 2025-07-21T09:34:21Z
@@ -88,7 +89,7 @@ class System:
         if name not in self.sidecars:
             journal = Journal(self.directory / name, bytes_max=1 << 26, segment_bytes=1 << 20)
             ingest = Ingest(
-                self.redis_url,
+                RedisServer(self.redis_url),
                 journal,
                 ack_deadline_s=ack_deadline_s,
                 dedupe_ttl_s=86_400,

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from sidecar.chain import ShardJournal
 from sidecar.contract.scripts import Step
-from sidecar.journal import Journal, ShardJournal
+from sidecar.journal import Journal
 from sidecar.segment import HEADER_BYTES
 
 LEDGER = "ledger-1"

@@ -8,24 +8,24 @@ import pytest
 
 from sidecar.directory import SKEW_MAX_S, Directory
 from sidecar.journal import Journal
-from sidecar.link import client
+from sidecar.link import RedisServer
 
 
 @pytest.mark.parametrize(("ahead_s", "alarms"), [(0.0, 0), (-3600.0, 1), (90.0, 1)])
 async def test_a_clock_that_is_wrong_is_measured_and_alarmed_once(
     redis_url: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     ahead_s: float,
     alarms: int,
 ) -> None:
     # given a machine whose clock is so far ahead of Redis's
-    redis = client(redis_url)
+    def wall_us() -> int:
+        return time.time_ns() // 1000 + int(ahead_s * 1_000_000)
+
+    redis = RedisServer(redis_url).client()
     journal = Journal(tmp_path, bytes_max=1 << 20, segment_bytes=1 << 16)
-    directory = Directory(redis, journal, 0.0, lambda: None)
-    real = time.time
-    monkeypatch.setattr("sidecar.directory.time.time", lambda: real() + ahead_s)
+    directory = Directory(redis, journal, hold_s=0.0, wall_us=wall_us, bound=lambda: None)
     # when it compares them, twice
     with caplog.at_level(logging.ERROR, "sidecar.directory"):
         await directory._compare_clocks()

@@ -116,7 +116,7 @@ def test_a_missing_segment_stops(directory: Path, missing: int) -> None:
     assert len(segments(directory)) == 3
     segments(directory)[missing].unlink()
     before = contents(directory)
-    with pytest.raises(JournalError, match=f"expected the segment that begins with sequence {missing + 1}") as caught:
+    with pytest.raises(JournalError, match=f"expected the segment that begins with record {missing + 1}") as caught:
         open_journal(directory)
     assert caught.value.code == "journal_corrupt"
     assert contents(directory) == before
@@ -290,7 +290,7 @@ def test_a_failed_sync_ends_it_until_it_is_opened_again(directory: Path) -> None
     assert caught.value.code == "journal_failed"
     assert shard.failed
     assert shard.head == head
-    with pytest.raises(Unavailable, match="earlier sync") as caught:
+    with pytest.raises(Unavailable, match="being mended") as caught:
         shard.append(record(4), 1, 4)
     assert caught.value.code == "journal_failed"
     for descriptor in (reading, writing):

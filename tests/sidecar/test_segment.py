@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.identity import chain_next, chain_start
+from sidecar.disk import Disk
 from sidecar.errors import JournalError
 from sidecar.segment import HEADER_BYTES, MAGIC, RECORD_BYTES_MAX, Cursor, Start, frame, link, scan
 
@@ -34,7 +35,7 @@ def path(server_dir: Path) -> Path:
 
 def test_records_are_read_in_order_with_their_place_in_the_chain(path: Path) -> None:
     end = written(path, RECORDS)
-    steps = list(Cursor(path, START).steps())
+    steps = list(Cursor(Disk(), path, START).steps())
     assert [step.record for step in steps] == RECORDS
     assert [step.after.sequence for step in steps] == [1, 2, 3, 4]
     assert [step.before for step in steps[1:]] == [step.after for step in steps[:-1]]
@@ -46,7 +47,7 @@ def test_records_are_read_in_order_with_their_place_in_the_chain(path: Path) -> 
 
 def test_a_large_segment_is_read_in_pieces(path: Path) -> None:
     written(path, RECORDS)
-    cursor, found = Cursor(path, START), []
+    cursor, found = Cursor(Disk(), path, START), []
     while steps := list(cursor.steps(most_bytes=1)):
         assert len(steps) == 1
         found.append(steps[0].record)
@@ -65,7 +66,7 @@ def test_any_record_survives_its_frame(
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "any.segment"
     path.write_bytes(b"".join(frame(*row) for row in rows))
-    steps = list(Cursor(path, START).steps())
+    steps = list(Cursor(Disk(), path, START).steps())
     assert [step.record for step in steps] == [record for record, _, _ in rows]
     assert [step.running.events for step in steps] == [sum(row[1] for row in rows[: at + 1]) for at in range(len(rows))]
     assert [step.running.nanos for step in steps] == [sum(row[2] for row in rows[: at + 1]) for at in range(len(rows))]
@@ -80,7 +81,7 @@ def test_a_torn_last_record_is_cut_off_wherever_it_tore(path: Path, tail: bytes)
     for cut in range(len(last)):
         path.write_bytes(whole + last[:cut] + tail)
         # when the segment is checked
-        assert scan(path, START, last=True) == before
+        assert scan(Disk(), path, START, last=True) == before
         # then it ends behind the record before
         assert path.read_bytes() == whole
 
@@ -90,7 +91,7 @@ def test_a_torn_record_is_damage_in_a_segment_that_is_not_the_last(path: Path) -
     content = path.read_bytes()
     path.write_bytes(content[:-1])
     with pytest.raises(JournalError, match="sequence 4") as caught:
-        scan(path, START, last=False)
+        scan(Disk(), path, START, last=False)
     assert caught.value.code == "journal_corrupt"
     assert path.read_bytes() == content[:-1]
 
@@ -105,7 +106,7 @@ def test_any_flipped_bit_with_a_whole_record_behind_it_is_damage_and_nothing_is_
         path.write_bytes(damaged)
         # when it is checked, then it stops, at every byte before the last record
         with pytest.raises(JournalError) as caught:
-            scan(path, START, last=True)
+            scan(Disk(), path, START, last=True)
         assert caught.value.code == "journal_corrupt"
         assert "journal repair" in caught.value.message
         assert path.read_bytes() == bytes(damaged)
@@ -116,7 +117,7 @@ def test_a_length_beyond_the_limit_is_not_read(path: Path) -> None:
     header = MAGIC + (RECORD_BYTES_MAX + 1).to_bytes(4, "big") + zlib.crc32(rest).to_bytes(4, "big") + rest
     assert len(header) == HEADER_BYTES
     path.write_bytes(header + b"x" * 100)
-    assert list(Cursor(path, START).steps()) == []
+    assert list(Cursor(Disk(), path, START).steps()) == []
 
 
 def test_another_order_of_the_same_records_is_another_chain(path: Path) -> None:
