@@ -4,13 +4,14 @@ import argparse
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.settings import (
     LOG_LEVELS,
     Address,
     Setting,
+    count,
     read_address,
     read_level,
     read_redis_url,
@@ -19,6 +20,8 @@ from sidecar.contract.settings import (
 )
 from sidecar.contract.settings import add_flags as add_flags_of
 
+FOREVER: Final = "forever"
+
 
 def read_database_url(text: str) -> str:
     """Return the address of a PostgreSQL: a URL, or libpq's `key=value` form."""
@@ -26,6 +29,19 @@ def read_database_url(text: str) -> str:
         scheme = text.partition("://")[0] if "://" in text else "no scheme"
         raise ValueError(f"expected postgresql://USER@HOST/NAME, got {scheme}")
     return text
+
+
+def read_events_days(text: str) -> int | None:
+    """Return for how many days events are kept, None for ever.
+
+    At least 100: by then a month is invoiced, and what came late for it adjusted.
+    """
+    if text == FOREVER:
+        return None
+    try:
+        return count(100, 36_500, "days")(text)
+    except ValueError as error:
+        raise ValueError(f"{error}; or {FOREVER}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +58,21 @@ class Settings:
     ]
     flush_interval_s: Annotated[
         float, Setting("0.5", seconds(0.01, 60), "seconds", "from the start of a cycle to the start of the next")
+    ]
+    claims_keep_days: Annotated[
+        int,
+        Setting(
+            "35", count(1, 3_650, "days"), "days", "how long a repeat of an `id` alone or an `Idempotency-Key` is known"
+        ),
+    ]
+    events_keep_days: Annotated[
+        int | None,
+        Setting(
+            FOREVER,
+            read_events_days,
+            "days",
+            "how long single events are kept, from 100; months that end earlier are dropped, usage and invoices stay",
+        ),
     ]
     health_http: Annotated[
         Address | None,

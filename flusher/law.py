@@ -51,7 +51,10 @@ class Item:
 
 @dataclass(slots=True)
 class ClaimState:
-    """A claim: the digest that holds it, and the indices that are counted under it, None for an id alone."""
+    """A claim: the digest that holds it, and the indices that are counted under it, None for an id alone.
+
+    `accepted_at_us` is when it was made or last came to cover more; 0 for what Postgres knows.
+    """
 
     digest: bytes
     covered: set[int] | None
@@ -118,6 +121,7 @@ class Court:
                     item.close(Outcome.DUPLICATE)
                 else:
                     state.covered.add(item.event.index)
+                    state.accepted_at_us = max(state.accepted_at_us, batch.accepted_at_us)
                     self.changed_claims.add(claim.key)
 
     def _hear_item(self, item: Item) -> None:

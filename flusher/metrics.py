@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from flusher.drain import Drained
+from flusher.retention import Dropped
 from flusher.worker import Observer
 from sidecar.contract.codes import TaximeterError
 
@@ -37,6 +38,16 @@ class Metrics(Observer):
         self.generations = Counter(
             "taximeter_flusher_generations",
             "Generations that were opened because what Redis held did not match PostgreSQL.",
+            registry=self.registry,
+        )
+        self.dropped_claims = Counter(
+            "taximeter_flusher_dropped_claims",
+            "Claims that were dropped because they are older than they have to be kept.",
+            registry=self.registry,
+        )
+        self.dropped_events = Counter(
+            "taximeter_flusher_dropped_events",
+            "Single events that were dropped with their month because they are older than they have to be kept.",
             registry=self.registry,
         )
         self.cycle_seconds = Histogram(
@@ -71,6 +82,11 @@ class Metrics(Observer):
         """Count a generation."""
         del shard  # shards would be a label nobody needs: the log names it
         self.generations.inc()
+
+    def cleaned(self, dropped: Dropped) -> None:
+        """Count what was dropped."""
+        self.dropped_claims.inc(dropped.claims)
+        self.dropped_events.inc(dropped.events)
 
     def cycle_ended(self, took_s: float) -> None:
         """Note a cycle without an error."""

@@ -8,6 +8,7 @@ from typing import Final
 
 from flusher.config import Settings
 from flusher.health import Health, HealthServer
+from flusher.retention import Keep
 from flusher.worker import Worker
 from sidecar.contract.codes import TaximeterError, TryAgainError
 
@@ -56,7 +57,8 @@ def _connect(settings: Settings, health: Health, stop: threading.Event) -> Worke
     wait_s = FIRST_WAIT_S
     while True:
         try:
-            return Worker.connect(settings.redis_url, settings.database_url, health)
+            keep = Keep(settings.claims_keep_days, settings.events_keep_days)
+            return Worker.connect(settings.redis_url, settings.database_url, health, keep)
         except TaximeterError as error:
             if not isinstance(error, TryAgainError) and error.code != "schema_outdated":
                 raise

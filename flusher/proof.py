@@ -17,8 +17,8 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from flusher.database import connect
-from flusher.ledger import total_of_row
 from flusher.recount import Recount
+from flusher.rows import total_of_row
 from flusher.source import Inspection, Source, random_token
 from flusher.sql import query
 from sidecar.contract import keys
@@ -118,6 +118,7 @@ def verify(redis_url: str, database_url: str, *, answer_timeout_s: float) -> Pro
             with _snapshot(connection):
                 rows = _read_positions(connection, proof)
                 _check_tables(connection, proof)
+                _check_dropped(connection, proof)
                 _check_usage(connection, proof, shards)
                 revisions = _revisions(connection)
             reaches = _count_redis(proof, inspections, rows)
@@ -134,6 +135,7 @@ def _snapshot(connection: psycopg.Connection[TupleRow]) -> Iterator[None]:
     connection.rollback()
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     with connection.transaction():
+        connection.execute(query("proof_hold"))
         yield
     connection.isolation_level = None
 
@@ -180,8 +182,17 @@ def _check_tables(connection: psycopg.Connection[TupleRow], proof: Proof) -> Non
         proof.checks.append(Check("given_up", ok=True, detail=f"{len(given_up)} sidecars given up on: {examples}"))
 
 
+def _check_dropped(connection: psycopg.Connection[TupleRow], proof: Proof) -> None:
+    """Usage of months whose events were dropped is what it was when they were (rule 15)."""
+    months, events, changed = connection.execute(query("proof_dropped")).fetchall()[0]
+    if months:
+        detail = f"{events} events of {months} months are dropped, "
+        detail += f"and usage changed since in {', '.join(changed[:DETAILS_MAX])}" if changed else "their usage stays"
+        proof.checks.append(Check("dropped", not changed, detail))
+
+
 def _check_usage(connection: psycopg.Connection[TupleRow], proof: Proof, shards: range) -> None:
-    """Usage is what single events, counted again, add up to."""
+    """Usage is what single events, counted again, add up to, where they are kept."""
     recount = Recount(connection)
     found = [difference for shard in shards for difference in recount.differences(shard)]
     detail = "usage equals the events, counted again"

@@ -1,12 +1,14 @@
 """Usage counted again from single events: what decides where counters disagree (rule 9), and a part of the proof."""
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
 import psycopg
 from psycopg.rows import TupleRow
 
+from flusher.partitions import end_of_month
 from flusher.sql import query
 from sidecar.contract.meters import Amount, Counter, Revision, canonical_dimensions, decode_revision
 from sidecar.contract.units import from_decimal
@@ -34,19 +36,22 @@ class Recount:
         """Yield every counter of the shard on which usage and events disagree; a month at a time is in memory."""
         months = [row[0] for row in self._connection.execute(query("proof_months"), {"shard": shard}).fetchall()]
         for start in months:
-            end = start.replace(year=start.year + start.month // 12, month=start.month % 12 + 1)
-            known = {"shard": shard, "start": start, "end": end, "detailed": self._detailed}
-            counted = self._count(self._connection.execute(query("recount_events"), known))
-            usage = {
-                Counter(user, meter, window, canonical_dimensions(dimensions)): Amount(_nanos(units), events)
-                for user, meter, window, dimensions, units, events in self._connection.execute(
-                    query("recount_usage"), known
-                )
-            }
-            for counter in counted.keys() | usage.keys():
-                there, wanted = usage.get(counter, Amount()), counted.get(counter, Amount())
-                if there != wanted:
-                    yield Difference(counter, there, wanted)
+            yield from self.differences_between(shard, start, end_of_month(start))
+
+    def differences_between(self, shard: int, start: datetime, end: datetime) -> Iterator[Difference]:
+        """Yield the counters that differ in the windows from `start` until `end`, which begin windows."""
+        known = {"shard": shard, "start": start, "end": end, "detailed": self._detailed}
+        counted = self._count(self._connection.execute(query("recount_events"), known))
+        usage = {
+            Counter(user, meter, window, canonical_dimensions(dimensions)): Amount(_nanos(units), events)
+            for user, meter, window, dimensions, units, events in self._connection.execute(
+                query("recount_usage"), known
+            )
+        }
+        for counter in counted.keys() | usage.keys():
+            there, wanted = usage.get(counter, Amount()), counted.get(counter, Amount())
+            if there != wanted:
+                yield Difference(counter, there, wanted)
 
     def _count(self, rows: Iterable[TupleRow]) -> dict[Counter, Amount]:
         counters: dict[Counter, Amount] = {}
@@ -58,9 +63,10 @@ class Recount:
         return counters
 
     def resolve(self) -> int:
-        """Close every open discrepancy whose counter agrees with its events by now; return how many."""
+        """Close every open discrepancy whose counter agrees with its events by now, or whose events were dropped
+        since they agreed; return how many."""
         resolved = 0
-        for number, user_id, meter, window, dimensions in self._connection.execute(
+        for number, user_id, meter, window, dimensions, dropped in self._connection.execute(
             query("open_discrepancies")
         ).fetchall():
             counter = Counter(user_id, meter, window, canonical_dimensions(dimensions))
@@ -69,7 +75,7 @@ class Recount:
             columns = {"users": [user_id], "meters": [meter], "dimensions": [counter.dimensions], "windows": [window]}
             row = self._connection.execute(query("read_totals"), columns).fetchone()
             there = Amount() if row is None else Amount(_nanos(row[4]), row[5])
-            if there == counted:
+            if dropped or there == counted:
                 self._connection.execute(query("resolve_discrepancy"), (number,))
                 resolved += 1
         return resolved

@@ -21,7 +21,7 @@ class Registrar:
     def tell(self) -> None:
         """Tell the sidecars of the ledger where Redis does not say it, or says what is no longer so."""
         with self._ledger.transaction():
-            floor_us = self._ledger.read().event_floor_us
+            floor_us = self._ledger.read().told_floor_us
             revisions = self._ledger.revisions()
             users = self._ledger.users_of_other_customers()
         wanted = {

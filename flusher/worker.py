@@ -11,6 +11,7 @@ from flusher.generation import Generations
 from flusher.janitor import Janitor
 from flusher.ledger import Ledger
 from flusher.registrar import Registrar
+from flusher.retention import Dropped, Keep, Retention
 from flusher.source import EpochChanged, Source
 from sidecar.contract.codes import TaximeterError, TryAgainError
 
@@ -29,6 +30,9 @@ class Observer:
     def generation_opened(self, shard: int) -> None:
         """A shard's generation was replaced (rule 5)."""
 
+    def cleaned(self, dropped: Dropped) -> None:
+        """What is below the floors was looked at, and some of it dropped (rule 15)."""
+
     def cycle_ended(self, took_s: float) -> None:
         """All shards were looked at, without an error."""
 
@@ -37,10 +41,18 @@ class Observer:
 
 
 class Worker:
-    """One flusher: any number may run. Raises TryAgainError from its constructor when the ledger can't be read."""
+    """One flusher: any number may run. Without `keep` it drops nothing.
+
+    Raises TryAgainError from its constructor when the ledger can't be read.
+    """
 
     def __init__(
-        self, source: Source, ledger: Ledger, observer: Observer | None = None, clock: Clock | None = None
+        self,
+        source: Source,
+        ledger: Ledger,
+        observer: Observer | None = None,
+        clock: Clock | None = None,
+        keep: Keep | None = None,
     ) -> None:
         self._source = source
         self._ledger = ledger
@@ -52,15 +64,18 @@ class Worker:
         self._generations = Generations(source, ledger, self._row, self._drain, self._clock)
         self._registrar = Registrar(source, ledger, self._row)
         self._janitor = Janitor(source, self._clock)
+        self._retention = Retention(ledger, self._row.shards, keep, self._clock) if keep else None
 
     @classmethod
-    def connect(cls, redis_url: str, database_url: str, observer: Observer | None = None) -> Self:
+    def connect(
+        cls, redis_url: str, database_url: str, observer: Observer | None = None, keep: Keep | None = None
+    ) -> Self:
         """Return a flusher of these servers. Raises TaximeterError when one of them can't be used."""
         with connect(database_url) as connection:
             check_schema(connection)
         source = Source.connect(redis_url)
         source.check_suitable()
-        return cls(source, Ledger(database_url), observer)
+        return cls(source, Ledger(database_url), observer, keep=keep)
 
     def close(self) -> None:
         """Close the connections."""
@@ -71,7 +86,7 @@ class Worker:
         """Do one cycle over all shards and return what was drained. `wait` for other flushers that hold a shard."""
         started = self._clock.monotonic_s()
         self._registrar.tell()
-        self._registrar.register()
+        self._registrar.answer()
         drained = Drained()
         for shard in range(self._row.shards):
             found = self._cycle(shard, wait=wait)
@@ -80,6 +95,8 @@ class Worker:
         with self._ledger.transaction():
             self._ledger.resolve_discrepancies()
         self._janitor.clean()
+        if self._retention is not None:
+            self._observer.cleaned(self._retention.clean())
         self._observer.cycle_ended(self._clock.monotonic_s() - started)
         return drained
 

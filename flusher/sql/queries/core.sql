@@ -1,8 +1,8 @@
 -- name: read_ledger
--- The ledger's one row.
-SELECT id, shards,
-       CASE WHEN event_floor = '-infinity' THEN NULL ELSE (extract(epoch FROM event_floor) * 1000000)::bigint END,
-       CASE WHEN claim_floor = '-infinity' THEN NULL ELSE (extract(epoch FROM claim_floor) * 1000000)::bigint END
+-- The ledger's one row: id, shards, the floors of events and of claims, and the floor that sidecars are told.
+SELECT id, shards, (extract(epoch FROM nullif(event_floor, '-infinity')) * 1000000)::bigint,
+       (extract(epoch FROM nullif(claim_floor, '-infinity')) * 1000000)::bigint,
+       (extract(epoch FROM nullif(greatest(event_floor, event_floor_next), '-infinity')) * 1000000)::bigint
 FROM ledger
 
 -- name: read_token
@@ -72,11 +72,12 @@ SELECT user_id, customer FROM customer_users WHERE user_id <> customer
 SELECT claim_key, digest, covered FROM claims WHERE claim_key = ANY(%s)
 
 -- name: upsert_claims
--- New claims, and the indices that older ones cover by now.
+-- New claims, and the indices that older ones cover by now; what covers more is kept for as long as a new one.
 INSERT INTO claims (claim_key, digest, covered, accepted_at)
 SELECT key, digest, covered::int4multirange, 'epoch'::timestamptz + accepted_us * interval '1 microsecond'
 FROM unnest(%s::bytea[], %s::bytea[], %s::text[], %s::bigint[]) AS new (key, digest, covered, accepted_us)
-ON CONFLICT (claim_key) DO UPDATE SET covered = EXCLUDED.covered
+ON CONFLICT (claim_key) DO UPDATE SET
+    covered = EXCLUDED.covered, accepted_at = greatest(claims.accepted_at, EXCLUDED.accepted_at)
 
 -- name: create_staged
 -- Where a chunk of events is copied to before it is compared with what is there. Lives as long as the connection.

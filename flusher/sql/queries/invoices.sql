@@ -40,10 +40,13 @@ WHERE usage.user_id = ANY(%(users)s) AND usage.meter = ANY(%(meters)s)
 GROUP BY period.number, usage.meter, usage.dimensions
 
 -- name: list_events_between
--- Single events (or summed rows) of some users, for a period that begins or ends inside a window.
-SELECT revision, event_type, units::text AS units, properties::text AS properties, events
-FROM events
-WHERE event_time >= %(start)s AND event_time < %(end)s AND user_id = ANY(%(users)s)
+-- Single events (or summed rows) of some users, for a period that begins or ends inside a window. Of a month that is
+-- dropped they are kept apart (rule 15); while it is on the way there an event is in both places, and read once.
+SELECT event_time, event_key, revision, event_type, units::text AS units, properties::text AS properties, events
+FROM events WHERE event_time >= %(start)s AND event_time < %(end)s AND user_id = ANY(%(users)s)
+UNION
+SELECT event_time, event_key, revision, event_type, units::text, properties::text, events
+FROM boundary_events WHERE event_time >= %(start)s AND event_time < %(end)s AND user_id = ANY(%(users)s)
 
 -- name: list_revisions
 -- The meters as they were, by revision.

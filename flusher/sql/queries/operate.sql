@@ -37,8 +37,10 @@ UPDATE producers SET retired_at = now(), retired_reason = %(reason)s WHERE produ
 
 -- name: insert_hole
 -- Records that are known to be missing. A hole that grows has to be accepted anew.
-INSERT INTO holes AS old (producer, shard, first_sequence, last_sequence, events) VALUES (%s, %s, %s, %s, %s)
+INSERT INTO holes AS old (producer, shard, first_sequence, last_sequence, events, digest)
+VALUES (%s, %s, %s, %s, %s, %s)
 ON CONFLICT (producer, shard, first_sequence) DO UPDATE SET
+    digest = CASE WHEN EXCLUDED.last_sequence > old.last_sequence THEN EXCLUDED.digest ELSE old.digest END,
     last_sequence = greatest(old.last_sequence, EXCLUDED.last_sequence),
     events = greatest(old.events, EXCLUDED.events),
     accepted_at = CASE WHEN EXCLUDED.last_sequence <= old.last_sequence THEN old.accepted_at END
@@ -79,10 +81,13 @@ WHERE producer = %(producer)s AND shard = %(shard)s
 SELECT DISTINCT event_key FROM events WHERE event_key = ANY(%s)
 
 -- name: release_claim
--- The claim of an event that is not stored, so that it can make it anew.
-DELETE FROM claims WHERE claim_key = %s AND digest = %s AND covered IS NULL
+-- The claim of an event that is not stored, so that it can make it anew. One as old as events that were dropped
+-- stays: its event may have been one of them (rule 15).
+DELETE FROM claims
+WHERE claim_key = %s AND digest = %s AND covered IS NULL AND accepted_at > (SELECT event_floor FROM ledger)
 
 -- name: release_index
 -- The same for one index of a request under an Idempotency-Key.
 UPDATE claims SET covered = covered - int4multirange(int4range(%(index)s, %(index)s + 1))
 WHERE claim_key = %(key)s AND digest = %(digest)s AND covered IS NOT NULL
+  AND accepted_at > (SELECT event_floor FROM ledger)

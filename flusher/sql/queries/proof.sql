@@ -7,8 +7,26 @@ SELECT producer, shard, sequence, digest, events, units,
 FROM positions ORDER BY producer, shard
 
 -- name: proof_events
--- What the events table holds, by shard.
-SELECT shard, coalesce(sum(events), 0)::bigint, coalesce(sum(units), 0) FROM events GROUP BY shard
+-- What the events table holds, and what it held before months of it were dropped, by shard.
+SELECT shard, coalesce(sum(events), 0)::bigint, coalesce(sum(units), 0) FROM (
+    SELECT shard, events, units FROM events
+    UNION ALL SELECT shard, events, units FROM dropped_events WHERE dropped_at IS NOT NULL
+) AS counted GROUP BY shard
+
+-- name: proof_hold
+-- No month is dropped while the proof reads. Taken before its snapshot, which would not know of a dropped one.
+LOCK TABLE events IN ACCESS SHARE MODE
+
+-- name: proof_dropped
+-- Dropped months of events, how many events they had, and those whose usage is no longer what it was then (rule 15).
+SELECT count(DISTINCT month), coalesce(sum(dropped.events), 0)::bigint,
+       coalesce(array_agg(DISTINCT to_char(month AT TIME ZONE 'UTC', 'YYYY-MM'))
+                FILTER (WHERE (usage_events, usage_units) IS DISTINCT FROM (used.events, used.units)), '{}')
+FROM dropped_events AS dropped CROSS JOIN LATERAL (
+    SELECT coalesce(sum(usage.events), 0)::bigint AS events, coalesce(sum(usage.units), 0) AS units FROM usage
+    WHERE usage.shard = dropped.shard AND window_start >= month AND window_start < month + interval '1 month'
+) AS used
+WHERE dropped_at IS NOT NULL
 
 -- name: proof_refused
 -- Conflicts that are kept, by shard.
@@ -35,11 +53,13 @@ SELECT producer, retired_reason FROM producers WHERE retired_at IS NOT NULL AND 
 ORDER BY retired_at DESC, producer
 
 -- name: proof_months
--- The months in which a shard has events or usage.
+-- The months in which a shard has events or usage, but for those whose events were dropped.
 SELECT DISTINCT date_trunc('month', moment, 'UTC') FROM (
     SELECT event_time AS moment FROM events WHERE shard = %(shard)s
     UNION ALL SELECT window_start FROM usage WHERE shard = %(shard)s
-) AS moments ORDER BY 1
+) AS moments
+WHERE date_trunc('month', moment, 'UTC') NOT IN (SELECT month FROM dropped_events WHERE dropped_at IS NOT NULL)
+ORDER BY 1
 
 -- name: recount_events
 -- Events in groups that feed the same counters: by properties only where a meter reads them.
@@ -66,8 +86,10 @@ SELECT user_id, meter, (extract(epoch FROM window_start) / 900)::bigint, dimensi
 FROM usage WHERE shard = %(shard)s AND window_start >= %(start)s AND window_start < %(end)s
 
 -- name: open_discrepancies
--- Discrepancies that wait for a recount.
-SELECT discrepancy, user_id, meter, (extract(epoch FROM window_start) / 900)::bigint, dimensions::text
+-- Discrepancies that wait for a recount, and whether their events are dropped: usage agreed with them then, and
+-- nothing of that month can count any more (rule 15).
+SELECT discrepancy, user_id, meter, (extract(epoch FROM window_start) / 900)::bigint, dimensions::text,
+       date_trunc('month', window_start, 'UTC') IN (SELECT month FROM dropped_events WHERE dropped_at IS NOT NULL)
 FROM discrepancies WHERE resolved_at IS NULL ORDER BY discrepancy LIMIT 1000
 
 -- name: resolve_discrepancy
