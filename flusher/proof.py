@@ -17,8 +17,8 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from flusher.database import connect
+from flusher.ledger import total_of_row
 from flusher.recount import Recount
-from flusher.rows import total_of_row
 from flusher.source import Inspection, Source, random_token
 from flusher.sql import query
 from sidecar.contract import keys

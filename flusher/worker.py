@@ -86,7 +86,7 @@ class Worker:
         """Do one cycle over all shards and return what was drained. `wait` for other flushers that hold a shard."""
         started = self._clock.monotonic_s()
         self._registrar.tell()
-        self._registrar.answer()
+        self._registrar.register()
         drained = Drained()
         for shard in range(self._row.shards):
             found = self._cycle(shard, wait=wait)
