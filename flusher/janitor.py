@@ -48,7 +48,7 @@ class Janitor:
         shard, generation = found
         if shard not in current:
             current[shard] = self._source.state(shard).generation
-        if current[shard] in {None, generation}:
+        if current[shard] in {None, generation} or self._source.is_staged(shard, generation):
             self._strange_since.pop(found, None)
             return False
         return now_s - self._strange_since.setdefault(found, now_s) >= self._grace_s

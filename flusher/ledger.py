@@ -1,6 +1,6 @@
 """The Postgres shell of the drain: each method is a statement or two, all inside the transaction of one epoch."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -12,6 +12,7 @@ from psycopg.rows import TupleRow
 from psycopg.types.multirange import Multirange
 
 from flusher.database import connect, first_line
+from flusher.days import read_days
 from flusher.law import NO_FLOOR_US, ClaimState, Item, Outcome, Tally
 from flusher.partitions import ensure_partitions
 from flusher.recount import Recount
@@ -19,7 +20,8 @@ from flusher.sql import query
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.codes import TaximeterError, TryAgainError
 from sidecar.contract.event import Event
-from sidecar.contract.meters import Amount, Counter, Revision, canonical_dimensions, decode_revision
+from sidecar.contract.meters import Amount, Counter, Revision, decode_revision
+from sidecar.contract.scripts import DayTotals
 from sidecar.contract.units import format_units, from_decimal, to_decimal
 
 TOTALS_CHUNK: Final = 20_000
@@ -317,13 +319,9 @@ class Ledger:
                 found[Counter(*row[:4])] = Amount(from_decimal(Decimal(row[4])), row[5])
         return found
 
-    def each_total(self, shard: int, since: datetime, take: Callable[[dict[Counter, Amount]], None]) -> None:
-        """Give the usage of a shard from `since` on to `take`, in chunks."""
-        with self._connection.cursor(name="all_totals") as cursor:
-            cursor.itersize = TOTALS_CHUNK
-            cursor.execute(query("read_all_totals"), (shard, since))
-            while rows := cursor.fetchmany(TOTALS_CHUNK):
-                take(dict(map(total_of_row, rows)))
+    def each_day(self, shard: int, since: datetime) -> Iterator[list[DayTotals]]:
+        """Yield the usage of a shard from a day on as totals, some thousand of a user and day at a time."""
+        return read_days(self._connection, shard, since)
 
     def resolve_discrepancies(self) -> int:
         """Close the discrepancies on which usage, recounted from events, agrees (rule 9); return how many."""
@@ -338,13 +336,6 @@ class Ledger:
             (shard, epoch, counter.user_id, counter.meter, counter.dimensions, counter.window)
             + (to_decimal(counted.nanos), counted.events, to_decimal(streamed.nanos), streamed.events),
         )
-
-
-def total_of_row(row: TupleRow) -> tuple[Counter, Amount]:
-    """Return what a row of `read_all_totals` means."""
-    # jsonb writes spaces that the canonical text of the contract does not have.
-    counter = Counter(row[0], row[1], row[2], canonical_dimensions(row[3]))
-    return counter, Amount(from_decimal(Decimal(row[4])), row[5])
 
 
 def _columns(counters: Sequence[Counter]) -> dict[str, list[Any]]:

@@ -18,8 +18,8 @@ class Registrar:
         self._ledger = ledger
         self._row = row
 
-    def tell(self) -> None:
-        """Tell the sidecars of the ledger where Redis does not say it, or says what is no longer so."""
+    def tell(self, *, anew: bool = False) -> None:
+        """Tell the sidecars of the ledger where Redis does not say it, or says what is no longer so; or `anew`."""
         with self._ledger.transaction():
             floor_us = self._ledger.read().told_floor_us
             revisions = self._ledger.revisions()
@@ -31,7 +31,7 @@ class Registrar:
             "event_floor_us": str(floor_us),
             "users": hashlib.sha256(msgspec.json.encode(sorted(users.items()))).hexdigest()[:16],
         }
-        if self._source.ledger_fields() != wanted:
+        if anew or self._source.ledger_fields() != wanted:
             self._source.tell_ledger(wanted, revisions, users)
 
     def register(self) -> int:

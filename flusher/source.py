@@ -1,7 +1,7 @@
 """The Redis shell: what the flusher reads from a shard and writes to it. Every script may be repeated."""
 
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self, cast
@@ -13,7 +13,6 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from flusher.entry import Entry, decode_entry
-from flusher.totals import day_totals
 from sidecar.contract import keys, scripts
 from sidecar.contract.codec import Position, decode_position
 from sidecar.contract.codes import TaximeterError, TryAgainError
@@ -24,8 +23,8 @@ from sidecar.contract.units import join
 TIMEOUT_S: Final = 15
 CHUNK_ENTRIES: Final = 32
 CHUNK_FIELDS: Final = 4_000
-STAGED_TTL_S: Final = 3_600
-STAGE_KEYS: Final = 500
+STAGED_TTL_S: Final = 600  # kept while totals are written
+STAGE_FIELDS: Final = 4_000
 VERSION_MIN: Final = (7, 0)
 
 
@@ -197,19 +196,38 @@ class Source:
         *,
         now_s: float,
     ) -> None:
-        """Write the state of a generation under its own name, to be opened by `swap` within an hour of `now_s`."""
+        """Write the state of a generation under its own name, to be opened by `swap` while it is kept."""
         fields = {"ledger": ledger, "shards": str(shards), "generation": generation}
         for producer, position in positions:
             fields[keys.position_field(producer)] = fields[keys.committed_field(producer)] = position.encode()
         name = keys.staged_state(shard, generation)
         self.run(scripts.stage([StagedHash(name, int(now_s) + STAGED_TTL_S, fields)]))
 
-    def stage_totals(self, shard: int, generation: str, totals: Sequence[DayTotals]) -> None:
-        """Write totals under a generation's name, before it is opened."""
-        for first in range(0, len(totals), STAGE_KEYS):
-            days = totals[first : first + STAGE_KEYS]
-            names = (keys.totals(shard, generation, day.user_id, day.day) for day in days)
-            hashes = [StagedHash(name, day.expires_at_s, day.fields) for name, day in zip(names, days, strict=True)]
+    def is_staged(self, shard: int, generation: str) -> bool:
+        """Return whether somebody is writing a generation now, to be opened."""
+        return bool(self.command("EXISTS", keys.staged_state(shard, generation)))
+
+    def keep_staged(self, shard: int, generation: str, *, now_s: float) -> None:
+        """Keep a staged state for longer. Raises EpochChanged when it is gone: what was staged with it is, too."""
+        if not self.command("EXPIREAT", keys.staged_state(shard, generation), int(now_s) + STAGED_TTL_S):
+            raise EpochChanged
+
+    def stage_totals(self, shard: int, generation: str, totals: Iterable[DayTotals]) -> None:
+        """Write totals under a generation's name, before it is opened.
+
+        A call holds Redis up for everybody, so each has a few thousand fields, of a part of a user's day or of many.
+        """
+        hashes: list[StagedHash] = []
+        fields = 0
+        for day in totals:
+            name = keys.totals(shard, generation, day.user_id, day.day)
+            for part in _parts(day.fields):
+                hashes.append(StagedHash(name, day.expires_at_s, part))
+                fields += len(part)
+                if fields >= STAGE_FIELDS:
+                    self.run(scripts.stage(hashes))
+                    hashes, fields = [], 0
+        if hashes:
             self.run(scripts.stage(hashes))
 
     def swap(self, shard: int, observed: str | None, generation: str, token: str) -> None:
@@ -239,10 +257,10 @@ class Source:
                 return Inspection(ShardState(), [], {})
         raise EpochChanged
 
-    def differing_totals(self, shard: int, generation: str, wanted: Mapping[Counter, Amount]) -> int:
+    def differing_totals(self, shard: int, generation: str, wanted: Iterable[DayTotals]) -> int:
         """Return how many totals of the generation are not as they should be, of the users and days that are named."""
         differing = 0
-        for day in day_totals(wanted):
+        for day in wanted:
             found = self.hash(keys.totals(shard, generation, day.user_id, day.day))
             differing += sum(found.get(field) != value for field, value in day.fields.items())
             differing += len(found.keys() - day.fields.keys())
@@ -284,6 +302,16 @@ class Source:
     def answered(self, producer: str) -> None:
         """Note that a producer is registered."""
         self.command("HDEL", keys.ASKING, producer)
+
+
+def _parts(fields: Mapping[str, str]) -> Iterator[Mapping[str, str]]:
+    """Yield a hash in parts of at most `STAGE_FIELDS`."""
+    if len(fields) <= STAGE_FIELDS:
+        yield fields
+        return
+    pairs = list(fields.items())
+    for first in range(0, len(pairs), STAGE_FIELDS):
+        yield dict(pairs[first : first + STAGE_FIELDS])
 
 
 def _pairs(flat: Any) -> dict[bytes, bytes]:

@@ -17,6 +17,7 @@ from sidecar.contract.codes import TaximeterError, TryAgainError
 
 BACKOFF_MAX_S: Final = 5.0
 CHANGES_MAX: Final = 10
+REPLACING_S: Final = 5.0  # of a cycle, before it goes back to the shards that need nothing
 
 _log = logging.getLogger(__name__)
 
@@ -88,10 +89,12 @@ class Worker:
         self._registrar.tell()
         self._registrar.register()
         drained = Drained()
-        for shard in range(self._row.shards):
-            found = self._cycle(shard, wait=wait)
-            self._observer.drained(found)
-            drained.add(found)
+        unsound = [shard for shard in range(self._row.shards) if not self._take(shard, drained, wait=wait)]
+        for shard in unsound:
+            if not wait and self._clock.monotonic_s() - started > REPLACING_S:
+                drained.again = True  # the sound shards are not left waiting for all of them
+                break
+            self._replace(shard, drained, wait=wait)
         with self._ledger.transaction():
             self._ledger.resolve_discrepancies()
         self._janitor.clean()
@@ -100,22 +103,36 @@ class Worker:
         self._observer.cycle_ended(self._clock.monotonic_s() - started)
         return drained
 
-    def _cycle(self, shard: int, *, wait: bool) -> Drained:
+    def _take(self, shard: int, drained: Drained, *, wait: bool) -> bool:
+        """Drain a shard; return False, and do nothing, when its generation has to be replaced."""
+        found = Drained()
         try:
-            state = self._source.state(shard)
-            if not self._generations.is_sound(shard, state):
-                _log.warning("shard %d: Redis does not match the ledger; opening a new generation", shard)
-                replaced = self._generations.replace(shard, state)
-                self._observer.generation_opened(shard)
-                return replaced
-            if state.generation is None:
-                return Drained()
+            state, sound = self._generations.observe(shard)
+            if not sound or state.generation is None:
+                return False
             sealed = self._source.seal(shard, state.generation)
-            if sealed is None:
-                return Drained()
-            return self._drain.drain(shard, state.generation, sealed, wait=wait)
+            if sealed is not None:
+                found = self._drain.drain(shard, state.generation, sealed, wait=wait)
         except EpochChanged:
-            return Drained(again=True)  # another flusher was faster; the next cycle sees what it left
+            found = Drained(again=True)  # another flusher was faster; the next cycle sees what it left
+        self._observer.drained(found)
+        drained.add(found)
+        return True
+
+    def _replace(self, shard: int, drained: Drained, *, wait: bool) -> None:
+        """Open a new generation of a shard that still needs one, unless another flusher does."""
+        found = Drained(again=True)
+        try:
+            state, sound = self._generations.observe(shard)
+            if not sound:
+                _log.warning("shard %d: Redis does not match the ledger; opening a new generation", shard)
+                found, totals = self._generations.replace(shard, state, wait=wait)
+                if totals is not None:
+                    self._observer.generation_opened(shard)
+        except EpochChanged:
+            _log.info("shard %d: another flusher opened a generation", shard)
+        self._observer.drained(found)
+        drained.add(found)
 
     def flush(self) -> Drained:
         """Drain everything that Redis has when this is called, and return what that was.

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from typing import Final, Literal, NamedTuple
 
 from sidecar.contract import keys
@@ -252,9 +253,7 @@ def stage(hashes: Sequence[StagedHash]) -> Call:
     """Return the call that writes hashes of a generation that is not open yet, all of one shard."""
     args: list[bytes | str | int] = []
     for staged in hashes:
-        args += (staged.expires_at_s, len(staged.fields))
-        for field, value in staged.fields.items():
-            args += (field, value)
+        args += (staged.expires_at_s, len(staged.fields), *chain.from_iterable(staged.fields.items()))
     return Call(script("stage"), [staged.key for staged in hashes], args)
 
 

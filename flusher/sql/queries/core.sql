@@ -150,10 +150,25 @@ JOIN usage ON usage.user_id = wanted.user_id AND usage.meter = wanted.meter
     AND usage.window_start = 'epoch'::timestamptz + wanted.win * interval '15 minutes'
     AND usage.dimensions = wanted.dimensions::jsonb
 
--- name: read_all_totals
--- The usage of a shard from a time on, for a new generation.
-SELECT user_id, meter, (extract(epoch FROM window_start) / 900)::bigint, dimensions::text, units::text, events
-FROM usage WHERE shard = %s AND window_start >= %s
+-- name: plan_for_all_rows
+-- Plan cursors of the transaction for reading all of their rows: by default the first tenth is what has to come soon.
+SELECT set_config('cursor_tuple_fraction', '1', true)
+
+-- name: next_day_with_usage
+-- The first day, from a time on, on which a shard has usage; null where there is none.
+SELECT date_trunc('day', min(window_start), 'UTC') FROM usage WHERE shard = %s AND window_start >= %s
+
+-- name: read_day_totals
+-- The usage of a shard on a day, for a new generation: a row a user, whose text is field, value, field, value ... as in
+-- Redis, joined by 0x1e; only the dimensions are not in the contract's form yet.
+SELECT user_id,
+       string_agg(
+           meter || E'\x1f' || lpad(to_hex((extract(epoch FROM window_start) / 900)::bigint), 8, '0') || E'\x1f'
+           || dimensions::text || E'\x1e' || events || ' ' || trim_scale(units),
+           E'\x1e'
+       )
+FROM usage WHERE shard = %(shard)s AND window_start >= %(start)s AND window_start < %(end)s
+GROUP BY user_id
 
 -- name: insert_conflict
 -- An event that is not counted because its identity was taken, kept for the operator.

@@ -6,13 +6,16 @@
 --
 -- Returns {"staged"}.
 
+local TAKEN = 1000 -- arguments of one command: a few thousand are all that unpack can give
+
 local at = 1
 for n = 1, #KEYS do
-  local expires, fields = ARGV[at], tonumber(ARGV[at + 1])
+  local expires, behind = ARGV[at], at + 2 + 2 * tonumber(ARGV[at + 1])
   at = at + 2
-  for _ = 1, fields do
-    redis.call('HSET', KEYS[n], ARGV[at], ARGV[at + 1])
-    at = at + 2
+  while at < behind do
+    local last = math.min(at + TAKEN, behind) - 1
+    redis.call('HSET', KEYS[n], unpack(ARGV, at, last))
+    at = last + 1
   end
   redis.call('EXPIREAT', KEYS[n], expires)
 end
