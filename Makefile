@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+SECONDS ?= 60
+FAULTS_ARGS ?=
 
 BIN := $(VENV)/bin
 REQUIREMENTS := deploy/requirements
@@ -13,7 +15,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format requirements clean
+.PHONY: help install demo test faults check format requirements clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
@@ -33,6 +35,9 @@ demo: $(INSTALLED) ## send real events through real processes, up to an invoice 
 
 test: $(INSTALLED) ## run the whole test suite
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+faults: $(INSTALLED) ## break real processes for SECONDS=60, and prove that nothing is lost or counted twice
+	$(BIN)/python -m tests.faults --seconds $(SECONDS) $(FAULTS_ARGS)
 
 check: $(INSTALLED) ## check format, lint, types and the arrows between modules
 	$(BIN)/ruff format --check .

@@ -1,0 +1,144 @@
+"""A PostgreSQL that is down, ends sessions at COMMIT, refuses for every reason there is, or fails over and forgets."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from tests.faults.processes import Program
+from tests.faults.provoke import provoke
+from tests.faults.world import World
+
+DISK_FULL: Final = """
+CREATE FUNCTION taximeter.disk_is_full() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$;
+CREATE CONSTRAINT TRIGGER disk_is_full AFTER UPDATE ON taximeter.shards
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION taximeter.disk_is_full();
+"""
+
+
+def stay_down(world: World) -> str:
+    """Stopped in order, and down for a while."""
+    world.postgres.stop()
+    world.rest(2.0)
+    world.postgres.start()
+    world.rest(0.5)
+    return "for 2 s"
+
+
+def terminate_at_commit(world: World) -> str:
+    """The session is ended while the flusher is about to COMMIT."""
+    program = world.flushers[world.rng.choice(sorted(world.flushers))]
+    _stop_at(world, program, world.rng.choice(["epoch committed", "generation committed", "registration committed"]))
+    with world.postgres.connect() as connection:
+        rows = connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'taximeter' AND state = 'idle in transaction'"
+        ).fetchall()
+    program.signal(signal.SIGCONT)
+    world.rest(0.3)
+    return f"{program.name}, {len(rows)} sessions"
+
+
+def _stop_at(world: World, program: Program, point: str) -> None:
+    program.arm(point, "before", "stop")
+    provoke(world, point, program)
+    world.wait(lambda: program.has_fired and program.is_stopped, 20, f"{program.name} comes to {point}")
+
+
+def deadlock(world: World) -> str:
+    """Somebody else locks rows in the other order; the flusher is the victim."""
+    program = world.flushers[world.rng.choice(sorted(world.flushers))]
+    _stop_at(world, program, "usage added")
+    with world.postgres.connect() as connection:
+        before = _deadlocks(connection)
+        connection.execute("SET deadlock_timeout = '20s'")
+        connection.execute("SET lock_timeout = '1s'")
+        with contextlib.suppress(psycopg.errors.LockNotAvailable), connection.transaction():
+            connection.execute("UPDATE taximeter.positions SET sequence = sequence")
+            waiting = threading.Thread(target=_lock_shards, args=(connection,))
+            waiting.start()
+            world.rest(0.1)
+            program.signal(signal.SIGCONT)
+            waiting.join()
+        world.rest(0.2)
+        return f"{_deadlocks(connection) - before} deadlocks"
+
+
+def _lock_shards(connection: "psycopg.Connection[Any]") -> None:
+    with contextlib.suppress(psycopg.errors.LockNotAvailable):
+        connection.execute("UPDATE taximeter.shards SET token = token")
+
+
+def _deadlocks(connection: "psycopg.Connection[Any]") -> int:
+    row = connection.execute("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").fetchone()
+    return int(row[0]) if row else 0
+
+
+def fail_to_serialize(world: World) -> str:
+    """Every transaction is SERIALIZABLE for a while, beside others that touch the same rows: SQLSTATE 40001."""
+    with world.postgres.connect() as connection:
+        connection.execute("ALTER SYSTEM SET default_transaction_isolation = 'serializable'")
+        connection.execute("SELECT pg_reload_conf()")
+        connection.execute("SET default_transaction_isolation = 'read committed'")  # it is the others that fail
+        try:
+            for _ in range(20):
+                connection.execute("UPDATE taximeter.shards SET token = token")
+                connection.execute("UPDATE taximeter.positions SET sequence = sequence")
+                world.rest(0.05)
+        finally:
+            connection.execute("ALTER SYSTEM RESET default_transaction_isolation")
+            connection.execute("SELECT pg_reload_conf()")
+    world.rest(0.2)
+    return ""
+
+
+def fill_disk_at_commit(world: World) -> str:
+    """COMMIT fails with 53100. A deferred trigger raises it: what the flusher sees of a full disk, without one."""
+    with world.postgres.connect() as connection:
+        connection.execute(DISK_FULL)
+        world.rest(1.0)
+        connection.execute("DROP TRIGGER disk_is_full ON taximeter.shards")
+        connection.execute("DROP FUNCTION taximeter.disk_is_full")
+    world.rest(0.2)
+    return ""
+
+
+def fill_disk_of_log(world: World) -> str:
+    """The write-ahead log can't be written: the operating system refuses by a limit on the size of files.
+
+    The server panics at the next COMMIT of that session, as it does on a full disk, and recovers by itself.
+    """
+    with world.postgres.connect() as connection:
+        rows = connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'taximeter'").fetchall()
+    limited = 0
+    for (pid,) in rows:
+        with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+            who = Path(f"/proc/{pid}").stat()  # only the same user may do it, root or not
+            user, group = (None, None) if who.st_uid == os.geteuid() else (who.st_uid, who.st_gid)
+            command = ["prlimit", f"--pid={pid}", "--fsize=1:1"]
+            limited += subprocess.run(command, check=False, timeout=10, user=user, group=group).returncode == 0
+    world.rest(2.0)
+    return f"{limited} sessions"
+
+
+def fail_over(world: World) -> str:
+    """Killed, and an asynchronous standby takes over that has not got the latest commits."""
+    link = world.proxy("standby")
+    link.heal()
+    standby = world.postgres.start_standby(link)
+    world.rest(0.5)
+    link.refusing = True
+    link.cut()
+    before = world.counted()
+    world.wait(lambda: world.counted() > before, 20, "commits that the standby lacks")
+    world.postgres.promote(standby)
+    after = world.counted()
+    world.point_proxies()
+    world.rest(0.5)
+    return f"{before} events or more were counted, the standby has {after}"
