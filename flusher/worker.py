@@ -1,7 +1,7 @@
 """The flusher's loop: every cycle each shard is checked, sealed, drained and published."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final, Self
 
 from flusher.clock import Clock
@@ -10,6 +10,7 @@ from flusher.drain import Drain, Drained
 from flusher.generation import Generations
 from flusher.janitor import Janitor
 from flusher.ledger import Ledger
+from flusher.rebuild import Rebuild, Rebuilt
 from flusher.registrar import Registrar
 from flusher.retention import Dropped, Keep, Retention
 from flusher.source import EpochChanged, Source
@@ -133,6 +134,15 @@ class Worker:
             _log.info("shard %d: another flusher opened a generation", shard)
         self._observer.drained(found)
         drained.add(found)
+
+    @property
+    def shards(self) -> int:
+        """How many shards the ledger has."""
+        return self._row.shards
+
+    def rebuild(self, shards: Iterable[int], staged: Callable[[int, int], object]) -> Rebuilt:
+        """Restore Redis from Postgres; `staged` hears a shard and how many of its totals are written."""
+        return Rebuild(self._source, self._registrar, self._generations, staged).run(shards)
 
     def flush(self) -> Drained:
         """Drain everything that Redis has when this is called, and return what that was.

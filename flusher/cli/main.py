@@ -54,6 +54,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "invoices": Command("flusher.cli.invoices", "list the invoices, or show one"),
     "price": Command("flusher.cli.price", "show what a price makes of a quantity"),
     "verify": Command("flusher.cli.verify", "prove that what was accepted is what will be billed"),
+    "rebuild": Command("flusher.cli.rebuild", "restore Redis from PostgreSQL; safe at any time"),
     "producers": Command("flusher.cli.producers", "list the sidecars, and give up on one that will not come back"),
     "holes": Command("flusher.cli.holes", "list records that are known to be missing, and accept that they are"),
     "quarantine": Command(
