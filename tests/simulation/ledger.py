@@ -1,0 +1,415 @@
+"""The flusher's ledger over the in-memory Postgres: the methods of `flusher.ledger.Ledger`, with the same meaning.
+
+`tests/simulation/test_ledger.py` runs the same operations here and on PostgreSQL.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from flusher.law import NO_FLOOR_US, ClaimState, Item, Outcome
+from flusher.ledger import Advance, DataRefused, Ledger, LedgerRow, Mark
+from flusher.totals import day_totals
+from sidecar.contract.asking import Missing
+from sidecar.contract.codec import Position, Running
+from sidecar.contract.codes import TaximeterError, TryAgainError
+from sidecar.contract.meters import WINDOW_S, Amount, Counter, Revision, decode_revision
+from sidecar.contract.scripts import DayTotals
+from tests.simulation.database import Database, Session, Transaction
+from tests.simulation.world import Killed, Process
+
+LATENCY_S: Final = (0.0002, 0.003)
+LOCK_TIMEOUT_S: Final = 100.0
+LOCK_POLL_S: Final = 0.02
+DAYS_AT_ONCE: Final = 2
+REFUSED: Final = "refused by Postgres"  # a user whose events can't be stored
+
+
+class Known(NamedTuple):
+    """A row of producers."""
+
+    host: str
+    predecessor: str | None
+    retired: bool
+
+
+class Hole(NamedTuple):
+    """A row of holes."""
+
+    last: int
+    events: int
+    digest: bytes | None
+    accepted: bool
+
+
+@dataclass(frozen=True)
+class Place:
+    """A row of positions: how far a producer was taken on a shard, and what became of its events."""
+
+    position: Position
+    running: Running
+    watermark_us: int
+    events: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    nanos: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+
+
+class MemoryLedger(Ledger):
+    """A session of a process with the in-memory Postgres."""
+
+    def __init__(self, database: Database, process: Process) -> None:
+        self._database = database
+        self._process = process
+        self._revisions: dict[int, Revision] = {}
+        self._session = Session(database, process)
+
+    # -- sessions and transactions
+
+    def _statement(self) -> Session:
+        """Lets others run, and fails when the server or the session is gone."""
+        world = self._database.world
+        world.sleep(self._process, world.rng.uniform(*LATENCY_S))
+        return self._alive()
+
+    def _alive(self) -> Session:
+        """Fails when the server or the session is gone."""
+        database, world = self._database, self._database.world
+        if not self._process.alive:
+            raise Killed
+        if database.drop and world.rng.random() < database.drop:
+            world.counts["postgres: session broken"] += 1
+            self._session.end()
+        if database.down:
+            self._session.end()
+        if not self._session.open:
+            raise TryAgainError("database_unavailable", "PostgreSQL: the connection is gone")
+        return self._session
+
+    def close(self) -> None:
+        """Ends the session."""
+        self._session.end()
+
+    def reconnect(self) -> None:
+        """Connects anew if the session is gone."""
+        if not self._session.open:
+            if self._database.down:
+                raise TryAgainError("database_unavailable", "PostgreSQL does not answer")
+            self._session = Session(self._database, self._process)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commits what happens inside, or nothing of it."""
+        session = self._alive()
+        session.transaction = Transaction()
+        try:
+            yield
+        except BaseException:
+            if self._process.alive:
+                session.transaction = None
+                self._database.release(session)
+            raise
+        self._commit(session)
+
+    def _commit(self, session: Session) -> None:
+        database, world = self._database, self._database.world
+        self._statement()
+        lost = database.lose_commits and world.rng.random() < database.lose_commits
+        if lost and world.rng.random() < 0.5:
+            world.counts["postgres: commit lost"] += 1
+            session.end()
+            raise TryAgainError("database_unavailable", "PostgreSQL: the commit was lost")
+        if session.transaction is not None:
+            transaction, session.transaction = session.transaction, None
+            database.commit(session, transaction)
+        world.sleep(self._process, world.rng.uniform(*LATENCY_S))
+        if lost:
+            world.counts["postgres: commit's reply lost"] += 1
+            session.end()
+            raise TryAgainError("database_unavailable", "PostgreSQL: the reply to the commit was lost")
+
+    @contextmanager
+    def savepoint(self, *, undo: bool = False) -> Iterator[None]:
+        """Keeps what happens inside, unless it fails or `undo`."""
+        session = self._statement()
+        mark = len(session.transaction.log) if session.transaction is not None else 0
+        try:
+            yield
+        except BaseException:
+            session.undo_to(mark)
+            raise
+        if undo:
+            session.undo_to(mark)
+
+    # -- the ledger and its producers
+
+    def read(self) -> LedgerRow:
+        """Returns the ledger's row."""
+        identifier, shards = self._alive().get("ledger", ())
+        return LedgerRow(identifier, shards, NO_FLOOR_US, NO_FLOOR_US)
+
+    def revisions(self, after: int = -1) -> dict[int, str]:
+        """Returns the meters of the revisions behind `after`."""
+        return {number: text for (number,), text in sorted(self._alive().rows("revisions")) if number > after}
+
+    def users_of_other_customers(self) -> dict[str, str]:
+        """Returns nobody."""
+        return {}
+
+    def revision(self, number: int) -> Revision:
+        """Returns the meters that a batch was counted under."""
+        if number not in self._revisions:
+            for found, meters in self.revisions().items():
+                self._revisions[found] = decode_revision(found, meters)
+        if number not in self._revisions:
+            raise TaximeterError("codec_unknown", f"revision {number} is not known")
+        return self._revisions[number]
+
+    def _hold(self, what: Any, *, wait: bool) -> bool:
+        """Locks something until the transaction ends; False where another one has it and not `wait`."""
+        session, world = self._statement(), self._database.world
+        deadline_s = world.now_s + LOCK_TIMEOUT_S
+        while not self._database.try_hold(what, session):
+            if not wait:
+                return False
+            if world.now_s > deadline_s:
+                raise TryAgainError("database_unavailable", "PostgreSQL: lock timeout")
+            world.sleep(self._process, LOCK_POLL_S)
+            if not session.open:
+                raise TryAgainError("database_unavailable", "PostgreSQL: the connection is gone")
+        return True
+
+    def register(self, producer: str, host: str, predecessors: Sequence[str], zeros: Sequence[Position]) -> bool:
+        """Makes a producer known, or takes back that it was let go; False when it is known already."""
+        self._hold(("producer", producer), wait=True)
+        session = self._session
+        known: Known | None = session.get("producers", (producer,))
+        if known is not None:
+            if known.retired:
+                session.put("producers", (producer,), known._replace(retired=False))
+            return known.retired
+        before = [name for name in predecessors if session.get("producers", (name,)) is not None]
+        predecessor = before[-1] if before else None
+        now_us = int(self._process.wall_s() * 1_000_000)
+        session.put("producers", (producer,), Known(host, predecessor, retired=False))
+        for shard, zero in enumerate(zeros):
+            old: Place | None = session.get("positions", (predecessor, shard))
+            watermark_us = now_us if old is None else old.watermark_us
+            session.put("positions", (producer, shard), Place(zero, Running(0, 0), watermark_us))
+        return True
+
+    def position(self, producer: str, shard: int) -> Position | None:
+        """Returns how far a producer was taken on a shard."""
+        row: Place | None = self._statement().get("positions", (producer, shard))
+        return None if row is None else row.position
+
+    def note_missing(self, missing: Missing) -> None:
+        """Records as a hole what Postgres does not have of records that a journal no longer has."""
+        self.lock(missing.shard, wait=True)
+        session = self._statement()
+        row: Place | None = session.get("positions", (missing.producer, missing.shard))
+        if row is None or row.position.sequence >= missing.last:
+            return
+        first = max(missing.first, row.position.sequence + 1)
+        known = missing.events is not None and first == row.position.sequence + 1
+        lost = missing.events - row.running.events if missing.events is not None and known else 0
+        digest = None if missing.digest is None else bytes.fromhex(missing.digest)
+        key = (missing.producer, missing.shard, first)
+        old: Hole | None = session.get("holes", key)
+        new = Hole(missing.last, lost, digest, accepted=False)
+        if old is None:
+            session.put("holes", key, new)
+        elif missing.last > old.last:
+            session.put("holes", key, new._replace(events=max(old.events, lost)))
+        else:
+            session.put("holes", key, old._replace(events=max(old.events, lost)))
+
+    def hole_ends(self, shard: int) -> dict[tuple[str, int], bytes]:
+        """Returns the digests behind the last records of open holes."""
+        return {
+            (producer, hole.last): hole.digest
+            for (producer, number, _), hole in self._statement().rows("holes")
+            if number == shard and not hole.accepted and hole.digest is not None
+        }
+
+    def fill_hole(self, producer: str, shard: int, last: int) -> None:
+        """Closes a hole whose records have come after all."""
+        session = self._statement()
+        for key, hole in session.rows("holes"):
+            if key[:2] == (producer, shard) and hole.last == last:
+                session.put("holes", key, hole._replace(accepted=True))
+
+    def quiet_predecessors(self, quiet_s: float) -> list[str]:
+        """Returns the producers whose records go on under another id and that were silent for so long."""
+        session = self._statement()
+        producers: dict[str, Known] = {key[0]: row for key, row in session.rows("producers")}
+        followed = {row.predecessor for row in producers.values()}
+        until_us = int((self._process.wall_s() - quiet_s) * 1_000_000)
+        heard: dict[str, int] = {}
+        for (producer, _), row in session.rows("positions"):
+            heard[producer] = max(row.watermark_us, heard.get(producer, 0))
+        return [
+            name for name, row in producers.items() if not row.retired and name in followed and heard[name] < until_us
+        ]
+
+    def let_go(self, producer: str) -> None:
+        """Retires a producer that has nothing which Postgres lacks."""
+        session = self._statement()
+        session.put("producers", (producer,), session.get("producers", (producer,))._replace(retired=True))
+
+    def open_positions(self, shard: int) -> list[tuple[str, Position]]:
+        """Returns the positions of the producers that are not retired."""
+        session = self._statement()
+        return sorted(
+            (producer, row.position)
+            for (producer, number), row in session.rows("positions")
+            if number == shard and not session.get("producers", (producer,)).retired
+        )
+
+    # -- the shard
+
+    def token(self, shard: int) -> str:
+        """Returns the token of the last committed epoch."""
+        return str(self._statement().get("shards", (shard,)))
+
+    def lock(self, shard: int, *, wait: bool) -> str | None:
+        """Holds the shard until the transaction ends, and returns its token."""
+        if not self._hold(("shard", shard), wait=wait):
+            return None
+        return str(self._session.get("shards", (shard,)))
+
+    def store_token(self, shard: int, token: str) -> None:
+        """Lets the transaction commit the epoch with this token."""
+        self._statement().put("shards", (shard,), token)
+
+    def marks(self, shard: int) -> dict[str, Mark]:
+        """Returns how far every producer has been taken."""
+        rows = self._statement().rows("positions")
+        return {producer: Mark(row.position, row.running) for (producer, number), row in rows if number == shard}
+
+    def advance(self, shard: int, advances: Iterable[Advance]) -> None:
+        """Moves producers on; the constraint refuses what does not add up."""
+        session = self._statement()
+        for producer, mark, tally, watermark_us in advances:
+            row: Place | None = session.get("positions", (producer, shard))
+            if row is None:
+                continue
+            moved = replace(
+                row,
+                position=mark.position,
+                running=mark.running,
+                watermark_us=max(row.watermark_us, watermark_us),
+                events={outcome: row.events[outcome] + tally.events[outcome] for outcome in Outcome},
+                nanos={outcome: row.nanos[outcome] + tally.nanos[outcome] for outcome in Outcome},
+            )
+            if mark.running != (sum(moved.events.values()), sum(moved.nanos.values())):
+                raise TaximeterError("invariant_broken", "every_event_is_accounted_for")
+            session.put("positions", (producer, shard), moved)
+
+    # -- events
+
+    def claims(self, wanted: Iterable[bytes]) -> dict[bytes, ClaimState]:
+        """Returns the claims with these keys that there are."""
+        session = self._statement()
+        found = {key: session.get("claims", (key,)) for key in wanted}
+        return {
+            key: ClaimState(row[0], None if row[1] is None else set(row[1]), 0)
+            for key, row in found.items()
+            if row is not None
+        }
+
+    def store_claims(self, claims: Mapping[bytes, ClaimState]) -> None:
+        """Stores new claims, and what older ones cover by now."""
+        session = self._statement()
+        for key, state in claims.items():
+            old = session.get("claims", (key,))
+            covered = None if state.covered is None else frozenset(state.covered)
+            session.put("claims", (key,), (state.digest if old is None else old[0], covered))
+
+    def insert(self, shard: int, candidates: Mapping[tuple[int, bytes], Item]) -> dict[tuple[int, bytes], bytes]:
+        """Inserts events; returns the fingerprints of those that were there."""
+        session = self._statement()
+        if any(item.event.user_id == REFUSED for item in candidates.values()):
+            raise DataRefused("a user that is refused")
+        there: dict[tuple[int, bytes], bytes] = {}
+        for place, item in candidates.items():
+            row = session.get("events", place)
+            if row is None:
+                session.put("events", place, (shard, item.entry.producer, item.batch.revision, item.event))
+            else:
+                there[place] = row[3].fingerprint
+        return there
+
+    def store_refused(self, shard: int, items: Iterable[Item]) -> None:
+        """Keeps conflicts and quarantine."""
+        session = self._statement()
+        for item in items:
+            if item.outcome is Outcome.CONFLICT:
+                row = (shard, item.entry.producer, item.reason, item.event)
+                session.put("event_conflicts", (self._database.next_serial(),), row)
+            elif item.outcome is Outcome.QUARANTINED:
+                event, entry = item.event, item.entry
+                known = (shard, entry.producer, entry.after.sequence, item.reason, item.detail, entry.record)
+                self.quarantine(*known, 1, event.nanos, item.place)
+
+    def quarantine(
+        self,
+        shard: int,
+        producer: str,
+        sequence: int,
+        reason: str,
+        detail: str,
+        record: bytes,
+        events: int,
+        nanos: int,
+        place: int | None = None,
+    ) -> None:
+        """Keeps what can't be counted."""
+        row = (shard, producer, sequence, reason, record, events, nanos, place)
+        self._statement().put("quarantine", (self._database.next_serial(),), row)
+
+    # -- usage
+
+    def add_usage(self, shard: int, counters: Mapping[Counter, Amount]) -> None:
+        """Adds to the usage of counters."""
+        session = self._statement()
+        for counter, amount in counters.items():
+            nanos, events = session.get("usage", (shard, counter)) or (0, 0)
+            session.put("usage", (shard, counter), (nanos + amount.nanos, events + amount.events))
+
+    def totals(self, counters: Iterable[Counter]) -> dict[Counter, Amount]:
+        """Returns the usage of counters by now."""
+        wanted = set(counters)
+        rows = self._statement().rows("usage")
+        return {counter: Amount(*row) for (_, counter), row in rows if counter in wanted}
+
+    def each_day(self, shard: int, since: datetime) -> Iterator[list[DayTotals]]:
+        """Yields the usage of a shard from a day on as totals, some at a time."""
+        first = int(since.timestamp()) // WINDOW_S
+        rows = self._statement().rows("usage")
+        found = {counter: Amount(*row) for (at, counter), row in rows if at == shard and counter.window >= first}
+        days = day_totals(found)
+        for place in range(0, len(days), DAYS_AT_ONCE):
+            self._statement()
+            yield days[place : place + DAYS_AT_ONCE]
+
+    def record_discrepancy(self, shard: int, epoch: str, counter: Counter, counted: Amount, streamed: Amount) -> None:
+        """Records a counter on which Redis's counters and its stream disagree."""
+        row = (shard, epoch, counter, counted, streamed)
+        self._statement().put("discrepancies", (self._database.next_serial(),), (*row, False))
+
+    def resolve_discrepancies(self) -> int:
+        """Closes the discrepancies on which usage agrees with the events."""
+        session = self._statement()
+        open_rows = [(key, row) for key, row in session.rows("discrepancies") if not row[5]]
+        resolved = 0
+        for key, row in open_rows:
+            shard, _, counter = row[:3]
+            counted: dict[Counter, Amount] = {}
+            for _, (_, _, revision, event) in session.rows("events"):
+                self.revision(revision).fold([event], counted)
+            usage = session.get("usage", (shard, counter)) or (0, 0)
+            if Amount(*usage) == counted.get(counter, Amount()):
+                session.put("discrepancies", key, (*row[:5], True))
+                resolved += 1
+        return resolved
