@@ -11,16 +11,12 @@ from flusher import drain
 from flusher.entry import Entry, Verdict
 from flusher.ledger import Ledger
 from flusher.source import Source
+from sidecar.api import Api
 from sidecar.contract import keys
 from sidecar.contract.codec import Position
-from sidecar.ingest import Ingest
 from sidecar.lane import Entry as Journaled
 from sidecar.lane import Lane, Part
-
-
-def replace(owner: Any, name: str, value: Any) -> None:
-    """Puts something else in the place of a function of the product."""
-    setattr(owner, name, value)
+from tests.faults.program import replace
 
 
 def answers_before_the_journal_has_it() -> None:
@@ -39,14 +35,14 @@ def answers_before_the_journal_has_it() -> None:
 
 
 def retries_by_itself() -> None:
-    """What was not confirmed in time is simply submitted once more."""
-    submit = Ingest.submit
+    """A request that was not confirmed in time is simply taken once more."""
+    take = Api._take
 
-    async def again(ingest: Ingest, *args: Any) -> Any:
-        receipt = await submit(ingest, *args)
-        return receipt if receipt.applied else await submit(ingest, *args)
+    async def again(api: Api, submission: Any, body: bytes) -> Any:
+        answer = await take(api, submission, body)
+        return answer if answer.status != 202 else await take(api, submission, body)
 
-    replace(Ingest, "submit", again)
+    replace(Api, "_take", again)
 
 
 def deletes_segments_that_only_redis_has() -> None:

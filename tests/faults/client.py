@@ -40,6 +40,7 @@ USERS: Final = 17
 HOUR_US: Final = 3_600_000_000
 TIMEOUT_S: Final = 4.0
 RETRY_S: Final = 0.1
+BEHIND_S: Final = 3.0  # an outage that was longer is not made up for
 
 
 class Batch(NamedTuple):
@@ -120,7 +121,7 @@ class Sender(threading.Thread):
                 self._deliver(self._rng.choice(answered))
             elif batch.kind in {"timed", "ids"} and self._rng.random() < 0.05:
                 self._deliver(batch._replace(variant=1))
-            due = max(due + self._every_s, time.monotonic() - 1)
+            due = max(due + self._every_s, time.monotonic() - BEHIND_S)
             self._stopping.wait(max(0.0, due - time.monotonic()))
 
     def _batches(self) -> Iterator[Batch]:

@@ -39,6 +39,7 @@ ON_LINKS: Final[dict[str, Fault]] = {
 }
 REDIS: Final[dict[str, Fault]] = {
     "wipe Redis": on_redis.wipe,
+    "wipe undrained Redis": on_redis.wipe_undrained,
     "replace Redis": on_redis.replace,
     "truncate Redis": on_redis.truncate,
     "promote stale replica": on_redis.promote_stale_replica,

@@ -144,7 +144,7 @@ def clone(world: World) -> str:
     world.add_sidecar(name)
     world.start_clients(prefix="late", targets=[name])
     world.rest(2.0)
-    world.wait(lambda: world.is_ready(name) and world.is_ready(program.name), 30, "both accept events again")
+    world.wait_until_ready(name, program.name)
     return f"{program.name} as {name}"
 
 
@@ -163,7 +163,7 @@ def restore_older(world: World) -> str:
     older.rename(world.journal(program.name))
     door.heal()
     world.rest(1.0)
-    world.wait(lambda: world.is_ready(program.name), 30, "it accepts events again")
+    world.wait_until_ready(program.name)
     return program.name
 
 

@@ -12,6 +12,16 @@ def wipe(world: World) -> str:
     return ""
 
 
+def wipe_undrained(world: World) -> str:
+    """FLUSHALL behind flushers that are stopped: what only Redis and the journals had is in the journals alone."""
+    for program in world.flushers.values():
+        world.pause(program, 1.4)
+    world.rest(1.2)
+    world.redis.command("FLUSHALL")
+    world.rest(0.5)
+    return ""
+
+
 def replace(world: World) -> str:
     """A fresh empty server in its place."""
     world.redis.replace()

@@ -25,19 +25,21 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import Any
-
-import psycopg
+from typing import Any, cast
 
 from sidecar.contract.codes import TryAgainError
 from sidecar.errors import Unavailable
-from tests.faults import bugs
 from tests.faults.points import POINTS, Error, Moment, Point
+
+
+def _of_postgres() -> Exception:
+    return cast("Exception", import_module("psycopg").OperationalError("the connection was lost, says the trap"))
+
 
 ERRORS: dict[Error, Callable[[], Exception]] = {
     "connection": lambda: ConnectionResetError("the connection was lost, says the trap"),
     "redis": lambda: TryAgainError("redis_unavailable", "the connection was lost, says the trap"),
-    "postgres": lambda: psycopg.OperationalError("the connection was lost, says the trap"),
+    "postgres": _of_postgres,  # a sidecar does without its driver
     "disk": lambda: OSError(errno.ENOSPC, "the disk is full, says the trap"),
     "sync": lambda: OSError(errno.EIO, "the disk is broken, says the trap"),
     "full": lambda: Unavailable("journal_full", "the disk is full, says the trap", 1),
@@ -79,6 +81,11 @@ class Traps:
             return False
         self._set["nth"] -= 1
         return bool(self._set["nth"] == 0)
+
+
+def replace(owner: Any, name: str, value: Any) -> None:
+    """Puts something else in the place of a function."""
+    setattr(owner, name, value)
 
 
 def find(point: Point) -> tuple[Any, str, Any]:
@@ -169,9 +176,9 @@ def set_traps(program: str, control: Path) -> None:
     for name, point in POINTS[program].items():
         owner, attribute, kept = find(point)
         if isinstance(kept, classmethod):
-            setattr(owner, attribute, classmethod(_wrapped(kept.__func__, name, point, traps)))
+            replace(owner, attribute, classmethod(_wrapped(kept.__func__, name, point, traps)))
         else:
-            setattr(owner, attribute, _wrapped(kept, name, point, traps))
+            replace(owner, attribute, _wrapped(kept, name, point, traps))
 
 
 def bend_clock(control: Path) -> None:
@@ -190,8 +197,8 @@ def bend_clock(control: Path) -> None:
             seen = (changed_ns, int(float(path.read_text() or "0") * 1e9))
         return true_ns() + seen[1]
 
-    bugs.replace(time, "time_ns", time_ns)
-    bugs.replace(time, "time", lambda: time_ns() / 1e9)
+    replace(time, "time_ns", time_ns)
+    replace(time, "time", lambda: time_ns() / 1e9)
 
 
 def main() -> int:
@@ -199,7 +206,8 @@ def main() -> int:
     program = sys.argv.pop(1)
     control = Path(os.environ["FAULTS_CONTROL"])
     bend_clock(control)
-    bugs.plant([name for name in os.environ.get("FAULTS_BUGS", "").split(",") if name])
+    if planted := os.environ.get("FAULTS_BUGS"):
+        import_module("tests.faults.bugs").plant(planted.split(","))
     set_traps(program, control)
     if program == "sidecar":
         from sidecar.__main__ import main as run_sidecar

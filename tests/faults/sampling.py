@@ -1,5 +1,6 @@
 """Memory and open files of every process of a run, from /proc, and how they grow."""
 
+import contextlib
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -21,20 +22,22 @@ class Sample(NamedTuple):
 
 
 def held(pid: int) -> tuple[int, int]:
-    """Returns a process's resident memory in kilobytes and its open files. Raises OSError when it is gone."""
+    """Returns a process's own memory in kilobytes and its open files. Raises OSError when it is gone."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith("RssAnon:"):
             return int(line.split()[1]), len(list(Path(f"/proc/{pid}/fd").iterdir()))
     raise ProcessLookupError(pid)
 
 
-def slope(samples: list[tuple[float, float]]) -> float:
-    """Returns how much a value grows in a second: the least squares' line."""
-    count = len(samples)
-    mean_x = sum(x for x, _ in samples) / count
-    mean_y = sum(y for _, y in samples) / count
-    spread = sum((x - mean_x) ** 2 for x, _ in samples)
-    return sum((x - mean_x) * (y - mean_y) for x, y in samples) / spread if spread else 0.0
+def growth(lives: list[list[tuple[float, float]]]) -> float:
+    """Returns how much a value grows in a second within lives: one line through all, each life from its own mean."""
+    rise = run = 0.0
+    for samples in lives:
+        mean_x = sum(x for x, _ in samples) / len(samples)
+        mean_y = sum(y for _, y in samples) / len(samples)
+        rise += sum((x - mean_x) * (y - mean_y) for x, y in samples)
+        run += sum((x - mean_x) ** 2 for x, _ in samples)
+    return rise / run if run else 0.0
 
 
 class Sampler:
@@ -52,34 +55,41 @@ class Sampler:
         if now - self._looked_at < EVERY_S:
             return
         self._looked_at = now
-        pids = {name: program.pid for name, program in self._world.programs.items()}
-        pids |= {"Redis": self._world.redis.server.pid, "PostgreSQL": self._world.postgres.server.pid}
-        for name, pid in pids.items():
-            if pid is not None:
-                self._look(name, pid, now)
+        for name, program in self._world.programs.items():
+            self._look(name, [program.pid], now)
+        self._look("Redis", [self._world.redis.server.pid], now)
+        postgres = self._world.postgres
+        self._look("PostgreSQL", [postgres.server.pid, *postgres.backends()], now)
 
-    def _look(self, name: str, pid: int, now: float) -> None:
-        age_s = now - self._born.setdefault(pid, now)
-        try:
-            self._seen[name, pid].append(Sample(age_s, *held(pid)))
-        except OSError:
+    def _look(self, name: str, pids: list[int | None], now: float) -> None:
+        """Notes what a process and its children hold."""
+        if (pid := pids[0]) is None:
             return
+        age_s = now - self._born.setdefault(pid, now)
+        memory_kb = files = 0
+        for one in pids:
+            with contextlib.suppress(OSError):
+                more_kb, more_files = held(one or 0)
+                memory_kb, files = memory_kb + more_kb, files + more_files
+        if memory_kb:
+            self._seen[name, pid].append(Sample(age_s, memory_kb, files))
 
     def text(self) -> str:
-        """Returns a table: of every name its longest life, most memory and files, and how they grew in it."""
+        """Returns a table: of every name its lives, most memory and files, and how these grow in an hour of a life."""
         lines = [
             f"{'process':14} {'lives':>5} {'longest':>9} {'memory':>9} {'an hour':>11} {'files':>6} {'an hour':>8}"
         ]
         for name in sorted({name for name, _ in self._seen}):
             lives = [samples for (other, _), samples in self._seen.items() if other == name]
-            longest = max(lives, key=lambda samples: samples[-1].age_s)
-            warm = [sample for sample in longest if sample.age_s >= WARM_S] or longest
-            memory = slope([(sample.age_s, sample.memory_kb / 1024) for sample in warm]) * HOUR_S
-            files = slope([(sample.age_s, float(sample.files)) for sample in warm]) * HOUR_S
+            longest = max(samples[-1].age_s for samples in lives)
+            warm = [[sample for sample in samples if sample.age_s >= WARM_S] for samples in lives]
+            warm = [samples for samples in warm if len(samples) > 1]
+            memory = growth([[(one.age_s, one.memory_kb / 1024) for one in samples] for samples in warm]) * HOUR_S
+            files = growth([[(one.age_s, float(one.files)) for one in samples] for samples in warm]) * HOUR_S
             most = max(sample.memory_kb for samples in lives for sample in samples) / 1024
             most_files = max(sample.files for samples in lives for sample in samples)
             lines.append(
-                f"{name:14} {len(lives):>5} {longest[-1].age_s:>7.0f} s {most:>6.0f} MB {memory:>+8.1f} MB"
+                f"{name:14} {len(lives):>5} {longest:>7.0f} s {most:>6.0f} MB {memory:>+8.1f} MB"
                 f" {most_files:>6} {files:>+8.1f}"
             )
         return "\n".join(lines)

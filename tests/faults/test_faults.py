@@ -1,12 +1,9 @@
 """Real processes, real faults, and an oracle that shares no code with the product. See README.md of this folder."""
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 
 import pytest
 
-from tests.conftest import make_server_dir
 from tests.faults.kinds import FAULTS
 from tests.faults.points import POINTS
 from tests.faults.program import find
@@ -14,24 +11,6 @@ from tests.faults.run import Report, run_plan
 from tests.faults.world import Shape, World
 
 HELD: Mapping[str, str] = {"TAXIMETER_JOURNAL_HOLD_S": "3600"}
-
-
-@pytest.fixture
-def make_world() -> Iterator[Callable[[Shape], World]]:
-    """`make_world(shape)`: a system of real processes in memory, gone with the test."""
-    worlds: list[World] = []
-    directories: list[Path] = []
-
-    def make(shape: Shape) -> World:
-        directories.append(make_server_dir())
-        worlds.append(World(directories[-1], shape))
-        return worlds[-1]
-
-    yield make
-    for world in worlds:
-        world.close()
-    for directory in directories:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 LINKS_AND_PROCESSES = {

@@ -19,12 +19,13 @@ class _OverUnix(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def http_status(path: Path, target: str) -> int:
-    """Returns the status of a GET. Raises OSError when nobody answers."""
+def http_get(path: Path, target: str) -> tuple[int, str]:
+    """Returns status and body of a GET. Raises OSError when nobody answers."""
     connection = _OverUnix(path)
     try:
         connection.request("GET", target)
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
     except http.client.HTTPException as error:
         raise ConnectionError(str(error)) from error
     finally:

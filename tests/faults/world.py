@@ -16,12 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from flusher.database import migrate
+from flusher.catalog_store import apply_catalog
+from flusher.database import connect, migrate
+from flusher.proof import verify
+from sidecar.contract.codes import TryAgainError
 from tests.faults.processes import ROOT, Process, Program, wait_until
 from tests.faults.proxy import Proxy, ProxyLoop
 from tests.faults.servers import PostgresBox, RedisBox
 from tests.faults.undertaker import Undertaker
-from tests.faults.wire import http_status
+from tests.faults.wire import http_get
 
 CATALOG: Final = """
 [[meters]]
@@ -39,7 +42,6 @@ id = "acme"
 user_ids = ["cus_1", "cus_2"]
 """
 READY_S: Final = 30.0
-DRAIN_S: Final = 60.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Shape:
     rate: float = 200.0
     batch: int = 20
     client_threads: int = 2
+    drain_s: float = 60.0  # how long draining may take
     sidecar: Mapping[str, str] = field(default_factory=dict)
     postgres: Mapping[str, str] = field(default_factory=dict)
     sidecar_bugs: str = ""
@@ -93,17 +96,17 @@ class World:
         self.redis = RedisBox(self.directory, self.undertaker, durable=self.shape.durable_redis)
         self.postgres = PostgresBox(self.directory, self.undertaker, self.shape.postgres)
         migrate(self.postgres.server.url, shards=self.shape.shards)
-        self.taximeter("apply", self._catalog(CATALOG))
+        self.apply(CATALOG)
         for number in range(self.shape.flushers):
             self._add_flusher(f"flusher{number}")
         for number in range(self.shape.sidecars):
             self.add_sidecar(f"sidecar{number}")
-        self.wait(lambda: all(map(self.is_ready, self.sidecars)), READY_S, "the sidecars are ready")
+        self.wait_until_ready()
 
-    def _catalog(self, text: str) -> str:
-        path = self.directory / "catalog.toml"
-        path.write_text(text)
-        return str(path)
+    def apply(self, catalog: str) -> None:
+        """Applies a catalog, past all proxies."""
+        with connect(self.postgres.server.url) as connection:
+            apply_catalog(connection, catalog)
 
     def proxy(self, name: str, upstream: str = "") -> Proxy:
         """Returns the proxy of this name, made with the Unix socket that it leads to."""
@@ -180,15 +183,23 @@ class World:
         """Applies a catalog with one more meter, so that every sidecar has new meters to adopt."""
         self._meters_declared += 1
         name = f"extra_{self._meters_declared}"
-        self.taximeter("apply", self._catalog(f'[[meters]]\nname = "{name}"\nevent_type = "{name}"\n'))
+        self.apply(f'[[meters]]\nname = "{name}"\nevent_type = "{name}"\n')
 
     # -- while faults happen ------------------------------------------------------------------------------------------
 
     def is_ready(self, name: str) -> bool:
         """Whether a sidecar accepts events."""
         with contextlib.suppress(OSError):
-            return http_status(self.directory / f"{name}.sock", "/readyz") == 200
+            return http_get(self.directory / f"{name}.sock", "/readyz")[0] == 200
         return False
+
+    def wait_until_ready(self, *names: str) -> None:
+        """Waits until these sidecars accept events, or all. Raises TimeoutError that says what they say."""
+        try:
+            self.wait(lambda: all(map(self.is_ready, names or self.sidecars)), READY_S, "the sidecars are ready")
+        except TimeoutError as error:
+            said = [http_get(self.directory / f"{name}.sock", "/readyz") for name in names or self.sidecars]
+            raise TimeoutError(f"{error}; they say {said}") from error
 
     def pause(self, program: Program, seconds: float) -> None:
         """Has a program that is stopped, or is stopped here, go on after so long."""
@@ -204,7 +215,7 @@ class World:
         for program in self.programs.values():
             if program.pid is None:
                 status = program.exit_status
-                if status is not None and status != -signal.SIGKILL:
+                if status is not None and status != -signal.SIGKILL and not program.has_fired:
                     raise Broken(f"{program.name} ended with {status}:\n{program.log_tail()}")
                 program.start()
 
@@ -264,15 +275,15 @@ class World:
             client.signal(signal.SIGTERM)
         self.wait(lambda: all(client.pid is None for client in self.clients), 60, "the clients finish")
         self.problems += [f"{client.name}: {client.log_tail()}" for client in self.clients if client.exit_status != 0]
-        self.wait(lambda: all(map(self.is_ready, self.sidecars)), READY_S, "the sidecars are ready")
-        proof: dict[str, Any] = {}
-        end = time.monotonic() + DRAIN_S
+        self.wait_until_ready()
+        end = time.monotonic() + self.shape.drain_s
         while time.monotonic() < end:
-            self.rest(0.3)
-            proof = self.prove()
-            if proof.get("ok") and not proof["redis"]["events"] and not proof["journal"]["events"]:
-                break
-        return proof
+            self.rest(0.2)
+            with contextlib.suppress(TryAgainError):
+                now = verify(self.redis.server.url, self.postgres.server.url, answer_timeout_s=5.0)
+                if now.ok and not now.redis.events and not now.journal.events:
+                    break
+        return self.prove()
 
     def prove(self) -> dict[str, Any]:
         """Returns what `taximeter verify --json` says, `exit` among it."""
