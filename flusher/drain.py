@@ -48,6 +48,7 @@ class _Epoch:
 
     floors: LedgerRow
     marks: dict[str, Mark]
+    hole_ends: dict[tuple[str, int], bytes]  # what closes a hole when it is taken (rule 7)
     entries: int = 0
     broken: bool = False
     streamed: dict[Counter, Amount] = field(default_factory=dict)  # what the counters should say (rule 9)
@@ -100,7 +101,7 @@ class Drain:
     def _commit(
         self, shard: int, generation: str, sealed: Sealed, counters: dict[Counter, Amount]
     ) -> tuple[Drained, set[Counter]]:
-        epoch = _Epoch(self._ledger.read(), self._ledger.marks(shard))
+        epoch = _Epoch(self._ledger.read(), self._ledger.marks(shard), self._ledger.hole_ends(shard))
         taken: list[tuple[Entry, Batch]] = []
         for entries in self._source.entries(shard, generation, sealed.token):
             for entry in entries:
@@ -143,6 +144,8 @@ class Drain:
             watermark_us = max(batch.watermark_us, epoch.watermarks_us.get(entry.producer, NO_FLOOR_US))
             epoch.watermarks_us[entry.producer] = watermark_us
         epoch.marks[entry.producer] = Mark(entry.after, entry.running)
+        if epoch.hole_ends.get((entry.producer, entry.after.sequence)) == entry.after.digest:
+            self._ledger.fill_hole(entry.producer, shard, entry.after.sequence)
 
     def _fold(self, epoch: _Epoch, entry: Entry, batch: Batch) -> None:
         """Count what Redis counted: every event but those that it took for a repeat, under the batch's meters."""

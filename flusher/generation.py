@@ -55,21 +55,28 @@ class Generations:
             with self._ledger.transaction():
                 token = self._ledger.token(shard)
                 producers = {producer for producer, _ in self._ledger.open_positions(shard)}
-            if self._is_sound(state, token, producers):
+            if self._is_sound(state, token) and (producers <= state.positions.keys() or self._knows_all(shard)):
                 return state, True
             if token == before:
                 return state, False
             before = token
         raise EpochChanged
 
-    def _is_sound(self, state: ShardState, token: str, producers: set[str]) -> bool:
+    def _is_sound(self, state: ShardState, token: str) -> bool:
         return (
             state.generation is not None
             and (state.ledger, state.shards) == (self._row.id, self._row.shards)
             and not state.fenced
             and token in {state.token, state.sealed.token if state.sealed else None}
-            and producers <= state.positions.keys()
         )
+
+    def _knows_all(self, shard: int) -> bool:
+        """Look again while nobody is let go: a producer leaves Redis a moment before that is committed."""
+        with self._ledger.transaction():
+            if self._ledger.lock(shard, wait=False) is None:
+                return True  # somebody works on the shard now; the next cycle looks again
+            producers = {producer for producer, _ in self._ledger.open_positions(shard)}
+            return producers <= self._source.state(shard).positions.keys()
 
     def replace(
         self, shard: int, state: ShardState, *, wait: bool, staged: Callable[[int], object] = nobody

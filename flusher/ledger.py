@@ -11,25 +11,23 @@ import psycopg
 from psycopg.rows import TupleRow
 from psycopg.types.multirange import Multirange
 
+from flusher import rows
 from flusher.database import connect, first_line
 from flusher.days import read_days
 from flusher.law import NO_FLOOR_US, ClaimState, Item, Outcome, Tally
 from flusher.partitions import ensure_partitions
 from flusher.recount import Recount
 from flusher.sql import query
+from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.codes import TaximeterError, TryAgainError
-from sidecar.contract.event import Event
 from sidecar.contract.meters import Amount, Counter, Revision, decode_revision
 from sidecar.contract.scripts import DayTotals
-from sidecar.contract.units import format_units, from_decimal, to_decimal
+from sidecar.contract.units import from_decimal, to_decimal
 
 TOTALS_CHUNK: Final = 20_000
 DAY_US: Final = 86_400_000_000
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_STAGED_TYPES: Final = (
-    "int4", "int8", "bytea", "bytea", "int4", "int8", "text", "text", "text", "text", "text", "text",
-)  # fmt: skip
 
 
 class LedgerRow(NamedTuple):
@@ -160,17 +158,53 @@ class Ledger:
             raise TaximeterError("codec_unknown", f"a batch names revision {number} of the meters, which is not known")
         return self._revisions[number]
 
-    def register(self, producer: str, host: str, zeros: Sequence[Position]) -> bool:
+    def register(self, producer: str, asking: Asking, zeros: Sequence[Position]) -> bool:
         """Make a producer known with its zero position on every shard (rule 6); False when it is known already.
 
-        One that was retired and returns is reinstated: the next cycle finds that its shards lack it.
+        It goes on with the records of the last known one of its predecessors. One that was retired and returns is
+        reinstated where it was.
         """
-        rows = self._rows("register_producer", (producer, host))
-        if not rows or not rows[0][0]:
-            return False
-        for shard, zero in enumerate(zeros):
-            self._run("register_position", (producer, shard, zero.digest))
-        return True
+        known = {"producer": producer, "host": asking.host[:256], "predecessors": list(asking.predecessors)}
+        found = self._rows("register_producer", known)
+        if found and found[0][0]:
+            for shard, zero in enumerate(zeros):
+                place = {"producer": producer, "shard": shard, "digest": zero.digest}
+                self._run("register_position", place | {"watermark_us": asking.watermark_us})
+        return bool(found)
+
+    def position(self, producer: str, shard: int) -> Position | None:
+        """Return how far a producer was taken on a shard; None where it is not known."""
+        found = self._rows("read_position", (producer, shard))
+        return Position(*found[0][:2]) if found else None
+
+    def note_missing(self, missing: Missing) -> None:
+        """Record as a hole what Postgres does not have of records that a journal no longer has (rule 7)."""
+        self.lock(missing.shard, wait=True)  # nothing of it is committed meanwhile
+        found = self._rows("read_position", (missing.producer, missing.shard))
+        if not found or found[0][0] >= missing.last:
+            return
+        sequence, _, events = found[0]
+        first = max(missing.first, sequence + 1)
+        known = missing.events is not None and first == sequence + 1
+        lost = missing.events - events if missing.events is not None and known else 0
+        digest = None if missing.digest is None else bytes.fromhex(missing.digest)
+        self._run("insert_hole", (missing.producer, missing.shard, first, missing.last, lost, digest))
+
+    def hole_ends(self, shard: int) -> dict[tuple[str, int], bytes]:
+        """Return the digests behind the last records of holes that are open, by producer and sequence."""
+        return {(producer, last): digest for producer, last, digest in self._rows("read_hole_ends", (shard,))}
+
+    def fill_hole(self, producer: str, shard: int, last: int) -> None:
+        """Close a hole whose records have come after all."""
+        self._run("fill_hole", (producer, shard, last))
+
+    def quiet_predecessors(self, quiet_s: float) -> list[str]:
+        """Return the producers whose records go on under another id and that were not heard of for so long."""
+        return [row[0] for row in self._rows("read_quiet_predecessors", (quiet_s,))]
+
+    def let_go(self, producer: str) -> None:
+        """Retire a producer that has nothing which Postgres lacks (rule 14)."""
+        self._run("let_go", (producer,))
 
     def open_positions(self, shard: int) -> list[tuple[str, Position]]:
         """Return the positions of the producers that are not retired."""
@@ -188,8 +222,8 @@ class Ledger:
         """Return the token, and hold the shard until the transaction ends; None if another has it and not `wait`."""
         if wait:
             self._run("wait_for_shard")
-        rows = self._rows("lock_shard" if wait else "lock_shard_if_free", (shard,))
-        return str(rows[0][0]) if rows else None
+        held = self._rows("lock_shard" if wait else "lock_shard_if_free", (shard,))
+        return str(held[0][0]) if held else None
 
     def store_token(self, shard: int, token: str) -> None:
         """Let the transaction commit the epoch with this token."""
@@ -236,7 +270,7 @@ class Ledger:
         """Store new claims, and what older ones cover by now."""
         if claims:
             states = list(claims.values())
-            covered = [None if state.covered is None else _ranges(state.covered) for state in states]
+            covered = [None if state.covered is None else rows.ranges(state.covered) for state in states]
             digests = [state.digest for state in states]
             self._run("upsert_claims", (list(claims), digests, covered, [state.accepted_at_us for state in states]))
 
@@ -249,9 +283,9 @@ class Ledger:
         with self._connection.cursor() as cursor:
             cursor.execute(query("clear_staged"))
             with cursor.copy(query("copy_staged")) as copy:
-                copy.set_types(_STAGED_TYPES)
+                copy.set_types(rows.STAGED_TYPES)
                 for place, item in enumerate(candidates.values()):
-                    copy.write_row(_staged(place, item))
+                    copy.write_row(rows.staged(place, item))
             cursor.execute(query("insert_staged"), {"shard": shard})
             there = [places[place] for (place,) in cursor.fetchall()]
         if not there:
@@ -274,7 +308,7 @@ class Ledger:
         """Keep conflicts for the operator, and what can't be counted in quarantine."""
         for item in items:
             if item.outcome is Outcome.CONFLICT:
-                self._run("insert_conflict", _conflict(shard, item))
+                self._run("insert_conflict", rows.conflict(shard, item))
             elif item.outcome is Outcome.QUARANTINED:
                 event, entry = item.event, item.entry
                 detail = f"event of {event.user_id!a} at {event.time_us} us: {item.detail or item.reason}"
@@ -308,14 +342,14 @@ class Ledger:
             chunk = ordered[first : first + TOTALS_CHUNK]
             units = [to_decimal(counters[counter].nanos) for counter in chunk]
             events = [counters[counter].events for counter in chunk]
-            self._run("upsert_usage", {"shard": shard, "units": units, "events": events} | _columns(chunk))
+            self._run("upsert_usage", {"shard": shard, "units": units, "events": events} | rows.columns(chunk))
 
     def totals(self, counters: Iterable[Counter]) -> dict[Counter, Amount]:
         """Return the usage of counters by now."""
         ordered = list(counters)
         found: dict[Counter, Amount] = {}
         for first in range(0, len(ordered), TOTALS_CHUNK):
-            for row in self._rows("read_totals", _columns(ordered[first : first + TOTALS_CHUNK])):
+            for row in self._rows("read_totals", rows.columns(ordered[first : first + TOTALS_CHUNK])):
                 found[Counter(*row[:4])] = Amount(from_decimal(Decimal(row[4])), row[5])
         return found
 
@@ -338,52 +372,5 @@ class Ledger:
         )
 
 
-def _columns(counters: Sequence[Counter]) -> dict[str, list[Any]]:
-    return {
-        "users": [counter.user_id for counter in counters],
-        "meters": [counter.meter for counter in counters],
-        "dimensions": [counter.dimensions for counter in counters],
-        "windows": [counter.window for counter in counters],
-    }
-
-
-def _staged(place: int, item: Item) -> tuple[Any, ...]:
-    event: Event = item.event
-    return (
-        place,
-        event.time_us,
-        event.key,
-        event.fingerprint,
-        item.batch.revision,
-        item.batch.accepted_at_us,
-        event.user_id,
-        event.source,
-        event.id,
-        event.event_type,
-        str(event.units),
-        event.properties,
-    )
-
-
-def _conflict(shard: int, item: Item) -> tuple[Any, ...]:
-    event, entry = item.event, item.entry
-    reason = item.reason
-    return (
-        (event.time_us, event.key, event.fingerprint, item.batch.accepted_at_us, entry.producer, shard)
-        + (entry.after.sequence, reason, event.user_id, event.source, event.id, event.event_type)
-        + (format_units(event.nanos), event.properties)
-    )
-
-
 def _indices(covered: Multirange[int]) -> set[int]:
     return {index for span in covered for index in range(span.lower or 0, span.upper or 0)}
-
-
-def _ranges(indices: Iterable[int]) -> str:
-    spans: list[list[int]] = []
-    for index in sorted(indices):
-        if spans and spans[-1][1] == index:
-            spans[-1][1] = index + 1
-        else:
-            spans.append([index, index + 1])
-    return "{" + ",".join(f"[{low},{high})" for low, high in spans) + "}"

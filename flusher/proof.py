@@ -91,7 +91,7 @@ class _Row(NamedTuple):
 
     position: Position
     running: Running
-    retired: bool
+    asked: bool  # whether its journal may have what Postgres lacks
 
 
 class _Reach(NamedTuple):
@@ -180,6 +180,10 @@ def _check_tables(connection: psycopg.Connection[TupleRow], proof: Proof) -> Non
     if given_up:
         examples = ", ".join(f"{producer} ({reason})" for producer, reason in given_up[:DETAILS_MAX])
         proof.checks.append(Check("given_up", ok=True, detail=f"{len(given_up)} sidecars given up on: {examples}"))
+    successors = connection.execute(query("proof_successors")).fetchall()
+    if successors:
+        examples = ", ".join(f"{old} as {new}" for old, new in successors[:DETAILS_MAX])
+        proof.checks.append(Check("renumbered", ok=True, detail=f"{len(successors)} journals go on: {examples}"))
 
 
 def _check_dropped(connection: psycopg.Connection[TupleRow], proof: Proof) -> None:
@@ -283,7 +287,7 @@ def _count_journals(
     question = Question(
         random_token(), {f"{producer}/{shard}": reach.position.encode() for (producer, shard), reach in reaches.items()}
     )
-    waiting = {producer for (producer, _), row in rows.items() if not row.retired}
+    waiting = {producer for (producer, _), row in rows.items() if row.asked}
     answers = _ask(source, question, waiting, timeout_s)
     for (producer, shard), reach in reaches.items():
         answer = answers.get((producer, shard))

@@ -106,7 +106,7 @@ def _give_up(
             missing += [found] if found else []
     for hole, last in missing:
         # How many events the records had went with them.
-        connection.execute(query("insert_hole"), (*hole, last, 0))
+        connection.execute(query("insert_hole"), (*hole, last, 0, None))
     connection.execute(query("retire_producer"), {"producer": producer, "reason": reason})
     for shard in seen:
         # Rule 14: a fresh token has the next generation leave it out, so that it has to register if it returns.

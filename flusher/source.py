@@ -14,6 +14,7 @@ from redis.retry import Retry
 
 from flusher.entry import Entry, decode_entry
 from sidecar.contract import keys, scripts
+from sidecar.contract.asking import Asking
 from sidecar.contract.codec import Position, decode_position
 from sidecar.contract.codes import TaximeterError, TryAgainError
 from sidecar.contract.meters import Amount, Counter
@@ -235,9 +236,13 @@ class Source:
         if self.run(scripts.swap(shard, observed or "", generation, token))[0] != b"swapped":
             raise EpochChanged
 
-    def register(self, shard: int, generation: str, producer: str, zero: Position) -> None:
-        """Let a producer start on the shard, unless another generation is open: its opening did."""
-        self.run(scripts.register(shard, generation, producer, zero))
+    def register(self, shard: int, generation: str, producer: str, position: Position) -> None:
+        """Let a producer go on behind its position, unless another generation is open: its opening did."""
+        self.run(scripts.register(shard, generation, producer, position))
+
+    def deregister(self, shard: int, generation: str, producer: str, position: Position) -> bool:
+        """Let a producer go; False when it is at another position by now, or another generation is open."""
+        return bool(self.run(scripts.deregister(shard, generation, producer, position))[0] == b"gone")
 
     def inspect(self, shard: int) -> Inspection:
         """Return everything of the shard that is not in Postgres yet. Raises EpochChanged after many changes."""
@@ -294,13 +299,17 @@ class Source:
         except (RedisError, OSError) as error:
             raise TryAgainError("redis_unavailable", f"Redis does not answer: {error}") from error
 
-    def asking(self) -> dict[str, dict[str, str]]:
-        """Return the producers that ask to be registered, with what they say of themselves."""
-        said = self.hash(keys.ASKING)
-        return {producer: msgspec.json.decode(text, type=dict[str, str]) for producer, text in said.items()}
+    def asking(self) -> dict[str, Asking | None]:
+        """Return what producers ask for, None for what can't be read."""
+        found: dict[str, Asking | None] = {}
+        for producer, text in self.hash(keys.ASKING).items():
+            found[producer] = None
+            with suppress(msgspec.DecodeError):
+                found[producer] = msgspec.json.decode(text, type=Asking)
+        return found
 
     def answered(self, producer: str) -> None:
-        """Note that a producer is registered."""
+        """Note that what a producer asked for was done."""
         self.command("HDEL", keys.ASKING, producer)
 
 

@@ -88,7 +88,7 @@ class Worker:
         """Do one cycle over all shards and return what was drained. `wait` for other flushers that hold a shard."""
         started = self._clock.monotonic_s()
         self._registrar.tell()
-        self._registrar.register()
+        self._registrar.answer()
         drained = Drained()
         unsound = [shard for shard in range(self._row.shards) if not self._take(shard, drained, wait=wait)]
         for shard in unsound:

@@ -43,11 +43,9 @@ class Shelf(Protocol):
 @dataclass(slots=True)
 class _Segment:
     path: Path
-    number: int  # of its first record in the journal: its name
     start: Start  # before its first record
     end: Start  # behind its last
     size: int
-    offset: int = 0  # where its first record stands; what is before that was given up
     passed_at: float | None = None  # monotonic time when Postgres was first seen past it
 
 
@@ -82,11 +80,11 @@ class ShardJournal:
         self._segments: deque[_Segment] = deque()
         self._digests: dict[int, bytes] = {self.first.position.sequence: self.first.position.digest}
         numbers = self._numbers()
-        lowest = chain.file or self._number_behind(self.first)
+        lowest = self._number_behind(self.first)
         for number in numbers:
             if number < lowest:
                 self._disk.remove(self._path(number))  # the manifest gave it up; a crash came between
-        self._scan([number for number in numbers if number >= lowest], lowest, chain.offset)
+        self._scan([number for number in numbers if number >= lowest], lowest)
         if self._segments:  # rule 8: on disk before anything of it is sent or numbered
             self._descriptor = self._disk.appender(self._segments[-1].path)
             self._disk.sync(self._descriptor)
@@ -104,7 +102,7 @@ class ShardJournal:
         """Return the number in the journal of the record behind `start`."""
         return start.position.sequence + 1 + self._shift
 
-    def _scan(self, numbers: list[int], lowest: int, offset: int) -> None:
+    def _scan(self, numbers: list[int], lowest: int) -> None:
         if not numbers and lowest > 1:
             raise JournalError(
                 "journal_corrupt",
@@ -120,9 +118,9 @@ class ShardJournal:
                     f"{path.name}: expected the segment that begins with record {expected}; a file is missing. "
                     "Restore it from a copy, or see `taximeter journal repair`",
                 )
-            end = scan(self._disk, path, self.head, last=number == numbers[-1], offset=offset)
-            self._segments.append(_Segment(path, number, self.head, end, self._disk.size(path), offset))
-            self.head, offset, expected = end, 0, self._number_behind(end)
+            end = scan(self._disk, path, self.head, last=number == numbers[-1])
+            self._segments.append(_Segment(path, self.head, end, self._disk.size(path)))
+            self.head, expected = end, self._number_behind(end)
 
     def _remember(self, position: Position) -> None:
         self._digests[position.sequence] = position.digest
@@ -137,8 +135,6 @@ class ShardJournal:
     @property
     def begins(self) -> manifests.Chain:
         """The manifest's form of where the chain begins now."""
-        if self._segments and self._segments[0].offset:
-            return manifests.chain(self.first, self._shift, self._segments[0].number, self._segments[0].offset)
         return manifests.chain(self.first, self._shift)
 
     # -- writing ------------------------------------------------------------------------------------------------------
@@ -160,6 +156,7 @@ class ShardJournal:
             self._write(segment, framed)
             with self._shelf.lock:
                 segment.size += len(framed)
+                segment.passed_at = None  # it has what Postgres lacks again, and is held as long as that
                 segment.end = self.head = Start(step.after, step.running)
                 self._remember(step.after)
         finally:
@@ -196,12 +193,11 @@ class ShardJournal:
             self.failed = True
 
     def _rotate(self) -> None:
-        number = self._number_behind(self.head)
-        path = self._path(number)
+        path = self._path(self._number_behind(self.head))
         descriptor = self._disk.create(path)
         self.close()
         self._descriptor = descriptor
-        self._segments.append(_Segment(path, number, self.head, self.head, 0))
+        self._segments.append(_Segment(path, self.head, self.head, 0))
 
     # -- reading ------------------------------------------------------------------------------------------------------
 
@@ -233,7 +229,7 @@ class ShardJournal:
         for segment in list(self._segments):
             if segment.end.position.sequence <= sequence:
                 continue
-            cursor, end = self._cursor(segment), segment.end
+            cursor, end = Cursor(self._disk, segment.path, segment.start), segment.end
             while cursor.start.position.sequence < min(end.position.sequence, head):
                 before = cursor.offset
                 for step in cursor.steps():
@@ -249,9 +245,6 @@ class ShardJournal:
                 raise JournalError(
                     "journal_corrupt", f"{segment.path.name}: the records on disk are not those that were written"
                 )
-
-    def _cursor(self, segment: _Segment) -> Cursor:
-        return Cursor(self._disk, segment.path, segment.start, segment.offset)
 
     def verify(self) -> Start:
         """Read the whole chain again from disk and return what stands behind its last record.
@@ -273,16 +266,20 @@ class ShardJournal:
     # -- giving up what Postgres has ----------------------------------------------------------------------------------
 
     def confirm(self, committed: Position, now_s: float, hold_s: float) -> None:
-        """Note how far Postgres is, if that is in this chain, and give up segments held long enough (rule 12)."""
-        if committed.sequence < self.committed.sequence or not self.holds(committed):
-            return
+        """Note how far Postgres is, if that is in this chain, and give up segments held long enough (rule 12).
+
+        It may be back where it was before, on a standby that took over: then it has not passed what is behind that.
+        """
+        confirmed = committed if self.holds(committed) else self.first.position
         with self._shelf.lock:
-            self._confirm(committed, now_s, hold_s)
+            self._confirm(confirmed, now_s, hold_s)
 
     def _confirm(self, committed: Position, now_s: float, hold_s: float) -> None:
         self.committed = committed
         for segment in self._segments:
-            if segment.passed_at is None and segment.end.position.sequence <= committed.sequence:
+            if segment.end.position.sequence > committed.sequence:
+                segment.passed_at = None
+            elif segment.passed_at is None:
                 segment.passed_at = now_s
         while len(self._segments) > 1:
             passed_at = self._segments[0].passed_at
@@ -333,20 +330,8 @@ class ShardJournal:
             self._rotate()
 
     def renumbered(self, ledger: str, producer: str) -> manifests.Chain:
-        """Return where the chain of another producer begins: with the first record that Postgres does not confirm."""
-        behind = self.committed
-        file, offset = 0, 0
-        for segment in self._segments:
-            if segment.start.position.sequence <= behind.sequence < segment.end.position.sequence:
-                cursor = self._cursor(segment)
-                while cursor.start.position.sequence < behind.sequence:
-                    if not list(cursor.steps(most_bytes=1)):
-                        raise JournalError(
-                            "journal_corrupt", f"{segment.path.name}: the record at byte {cursor.offset} is damaged"
-                        )
-                file, offset = segment.number, cursor.offset
-        start = manifests.zero(ledger, producer, self.shard)
-        return manifests.chain(start, self._shift + behind.sequence, file if offset else 0, offset)
+        """Return how the chain of another producer begins: with the first record that is here."""
+        return manifests.chain(manifests.zero(ledger, producer, self.shard), self._shift + self.first.position.sequence)
 
     def close(self) -> None:
         """Close the file that is being written."""

@@ -6,7 +6,8 @@ Polled on a connection of its own. Without Redis the sidecar goes on with what i
 import asyncio
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -16,8 +17,9 @@ from redis.asyncio import Redis
 from sidecar.chain import ShardJournal
 from sidecar.contract import keys
 from sidecar.contract.asking import Asking
-from sidecar.contract.codec import Position, decode_position
+from sidecar.contract.codec import Position, decode_batch, decode_position
 from sidecar.contract.codes import TaximeterError
+from sidecar.contract.event import Identity
 from sidecar.contract.meters import Revision, decode_revision
 from sidecar.contract.proof import ANSWER_TTL_S, Answer, Question, ShardAnswer
 from sidecar.journal import Journal
@@ -179,9 +181,9 @@ class Directory:
         return known
 
     async def _ask(self, manifest: Manifest, asked: bytes | None, *, leaving: bool = False) -> None:
-        said = Asking(
-            socket.gethostname()[:256], manifest.ledger, manifest.predecessors, manifest.missing, leaving=leaving
-        )
+        since_us = await asyncio.to_thread(_assigned_since_us, self._journal.shards)
+        host = socket.gethostname()[:256]
+        said = Asking(host, manifest.ledger, manifest.predecessors, manifest.missing, since_us, leaving)
         text = msgspec.json.encode(said)
         if text != asked:
             await cast("asyncio.Future[int]", self._redis.hset(keys.ASKING, manifest.producer, text))
@@ -221,6 +223,22 @@ def _shard_answer(shard: ShardJournal, asked: str | None) -> ShardAnswer:
     return ShardAnswer(
         shard.shard, _text(at.position), at.running.encode(), _text(head.position), head.running.encode()
     )
+
+
+def _assigned_since_us(shards: Iterable[ShardJournal]) -> int | None:
+    """Return the earliest time that an event in the journals may have been given, None where there is none (rule 10).
+
+    The first record of a chain is the oldest; every later time is at or after its watermark.
+    """
+    found: list[int] = []
+    for shard in shards:
+        for step in shard.steps_after(shard.first.position.sequence):
+            with suppress(msgspec.DecodeError, TaximeterError):
+                batch = decode_batch(step.record)
+                found += [batch.watermark_us, batch.accepted_at_us]
+                found += [event.time_us for event in batch.events if event.identity != Identity.TIMED]
+            break
+    return min(found, default=None)
 
 
 def _text(position: Position) -> str:

@@ -26,6 +26,7 @@ from sidecar.sender import Sender
 STOP_S: Final = 10.0
 STOP_POLL_S: Final = 0.01
 LEAVE_S: Final = 2.0
+CANCEL_S: Final = 0.5
 MEND_POLL_S: Final = 0.5
 
 _log = logging.getLogger(__name__)
@@ -149,9 +150,7 @@ class Ingest:
         async with AsyncExitStack() as stack:
             for still in (self.directory.still, *(lane.still for lane in self.lanes)):
                 await stack.enter_async_context(still)
-            for task in self._sending:
-                task.cancel()
-            await asyncio.gather(*self._sending, return_exceptions=True)
+            await _end(self._sending)
             for sender in self.senders:
                 sender.abandon()
             try:
@@ -275,14 +274,18 @@ class Ingest:
             if all(lane.idle for lane in self.lanes) and all(s.drained or not s.streaming for s in self.senders):
                 break
             await asyncio.sleep(STOP_POLL_S)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _end(self._tasks)
         if leave:
             await self.directory.leave(asyncio.get_running_loop().time() + LEAVE_S)
-        for task in self._sending:
-            task.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
+        await _end(self._sending)
         self._executor.shutdown(wait=True)
         await self.redis.aclose()
         self.journal.close()
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: the Redis client may take a cancellation for a timeout of its own."""
+    while waiting := [task for task in tasks if not task.done()]:
+        for task in waiting:
+            task.cancel()
+        await asyncio.wait(waiting, timeout=CANCEL_S)

@@ -16,10 +16,17 @@ from sidecar.chain import SUFFIX, ShardJournal
 from sidecar.contract.asking import Missing
 from sidecar.disk import Disk
 from sidecar.errors import JournalError, Unavailable
+from sidecar.segment import Start
 
 PREDECESSORS_MAX: Final = 16  # that no flusher has heard of; each costs a registration at most
 
 _log = logging.getLogger(__name__)
+
+
+def missing_before(producer: str, shard: int, start: Start) -> Missing:
+    """Return what a journal that begins behind `start` has given up, because Postgres had it."""
+    position, running = start
+    return Missing(producer, shard, 1, position.sequence, running.events, position.digest.hex())
 
 
 class Journal:
@@ -110,7 +117,7 @@ class Journal:
             self.manifest = manifest
 
     def renumber(self) -> None:
-        """Go on under a new producer with every record that Postgres does not confirm on our own chain (rule 7).
+        """Go on under a new producer with every record that is here (rule 7); what Postgres has counts once anyway.
 
         For a chain that Redis or Postgres don't go along with, and after a failed sync. Nothing may be appended or
         read meanwhile. Raises OSError when the disk refuses: nothing has changed then, and it may be tried again;
@@ -124,9 +131,10 @@ class Journal:
                 shard.mend()
             producer = manifests.new_producer()
             chains = tuple(shard.renumbered(old.ledger, producer) for shard in self.shards)
-            # A successor that no flusher knows yet has given up nothing: what it had before stands in its own manifest.
+            # What is here no longer belongs to the last producer that a flusher knew. If Postgres is not where it was
+            # when that was given up, on a standby that took over, this is how it learns what it lacks.
             missing = old.missing or tuple(
-                Missing(old.producer, shard.shard, 1, shard.first.position.sequence, shard.first.running.events)
+                missing_before(old.producer, shard.shard, shard.first)
                 for shard in self.shards
                 if shard.first.position.sequence
             )

@@ -1,7 +1,7 @@
 """The journal's manifest: whose journal it is and where each shard's chain begins in it. Replaced whole, by rename.
 
 Files are numbered by the records that the journal ever had on a shard, and are never renumbered; a chain is (rule 7),
-by a manifest that says where in which file it begins.
+by a manifest with new numbers.
 """
 
 import secrets
@@ -23,10 +23,9 @@ PRODUCER_BYTES: Final = 8
 
 
 class Chain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What stands before the first record that the journal still holds for a shard, and where that record is.
+    """What stands before the first record that the journal still holds for a shard.
 
-    A file is named by the number of its first record in the journal, which is `shift` above its sequence. The first
-    record is at byte `offset` of the file with number `file`; with `file` 0 at the start of the file with its own.
+    A file is named by the number of its first record in the journal, which is `shift` above its sequence.
     """
 
     sequence: int
@@ -34,18 +33,16 @@ class Chain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     events: int
     nanos: str
     shift: int = 0
-    file: int = 0
-    offset: int = 0
 
     def start(self) -> Start:
         """Return what stands before as position and running count."""
         return Start(Position(self.sequence, bytes.fromhex(self.digest)), Running(self.events, int(self.nanos)))
 
 
-def chain(start: Start, shift: int = 0, file: int = 0, offset: int = 0) -> Chain:
+def chain(start: Start, shift: int = 0) -> Chain:
     """Return the manifest's form of `start`."""
     position, running = start
-    return Chain(position.sequence, position.digest.hex(), running.events, str(running.nanos), shift, file, offset)
+    return Chain(position.sequence, position.digest.hex(), running.events, str(running.nanos), shift)
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

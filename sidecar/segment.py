@@ -46,11 +46,11 @@ def link(start: Start, record: bytes, events: int, nanos: int) -> Step:
 
 
 class Cursor:
-    """Reads a segment's records in order, from `start` at byte `offset` on, without loading it whole."""
+    """Reads a segment's records in order, from the start of the file, without loading it whole."""
 
-    def __init__(self, disk: Disk, path: Path, start: Start, offset: int = 0) -> None:
+    def __init__(self, disk: Disk, path: Path, start: Start) -> None:
         self.path = path
-        self.offset = offset
+        self.offset = 0
         self.start = start
         self._disk = disk
 
@@ -86,13 +86,13 @@ def _read_record(header: bytes, file: BinaryIO) -> tuple[bytes, int, int] | None
     return record, events, int.from_bytes(nanos, "big", signed=True)
 
 
-def scan(disk: Disk, path: Path, start: Start, *, last: bool, offset: int = 0) -> Start:
-    """Check every record of a segment from byte `offset` on and return what stands behind its last one.
+def scan(disk: Disk, path: Path, start: Start, *, last: bool) -> Start:
+    """Check every record of a segment and return what stands behind its last one.
 
     In the `last` segment of a shard a torn tail is cut off. Raises JournalError `journal_corrupt` for damage anywhere
     else: it is never skipped, because what it held was acknowledged.
     """
-    cursor = Cursor(disk, path, start, offset)
+    cursor = Cursor(disk, path, start)
     size = disk.size(path)
     while cursor.offset < size:
         before = cursor.offset

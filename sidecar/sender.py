@@ -146,7 +146,7 @@ class Sender:
     async def _resume(self, link: Link) -> bool:
         """Find where to go on. False where the shard is not open for this producer now."""
         manifest = self._journal.manifest
-        if manifest is None:
+        if manifest is None or self.broken:
             return False
         fields = ("ledger", "shards", "generation", "fence", keys.position_field(manifest.producer))
         ledger, shards, generation, fence, position = await link.request("HMGET", keys.state(self._shard), *fields)

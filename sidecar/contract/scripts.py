@@ -32,6 +32,7 @@ ScriptName = Literal[
     "stage",
     "swap",
     "register",
+    "deregister",
     "live",
     "inspect",
 ]
@@ -262,9 +263,14 @@ def swap(shard: int, observed: str, generation: str, token: str) -> Call:
     return Call(script("swap"), [keys.state(shard), keys.staged_state(shard, generation)], [observed, token])
 
 
-def register(shard: int, generation: str, producer: str, zero: Position) -> Call:
-    """Return the call that lets a producer start at its zero position."""
-    return Call(script("register"), [keys.state(shard)], [generation, producer, zero.encode()])
+def register(shard: int, generation: str, producer: str, position: Position) -> Call:
+    """Return the call that lets a producer start behind its position in Postgres."""
+    return Call(script("register"), [keys.state(shard)], [generation, producer, position.encode()])
+
+
+def deregister(shard: int, generation: str, producer: str, position: Position) -> Call:
+    """Return the call that lets a producer go, if it is at its position in Postgres."""
+    return Call(script("deregister"), [keys.state(shard)], [generation, producer, position.encode()])
 
 
 def live(shard: int, generation: str, sealed: str, user_id: str, meter: str | None, windows: tuple[int, int]) -> Call:

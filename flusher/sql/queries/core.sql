@@ -49,15 +49,46 @@ UPDATE positions SET
 WHERE producer = %(producer)s AND shard = %(shard)s
 
 -- name: register_producer
--- Make a producer known, and take back that it was given up (rule 14): true for a new one, false for one that returns,
--- no row when it is known already.
-INSERT INTO producers (producer, host) VALUES (%s, %s)
+-- Make a producer known, with the last known one of those whose records it goes on with (rule 7), and take back that
+-- it was given up (rule 14): true for a new one, false for one that returns, no row when it is known already.
+INSERT INTO producers (producer, host, predecessor)
+SELECT %(producer)s, %(host)s, (
+    SELECT old.producer FROM producers AS old WHERE old.producer = ANY(%(predecessors)s::text[])
+    ORDER BY array_position(%(predecessors)s::text[], old.producer) DESC LIMIT 1
+)
 ON CONFLICT (producer) DO UPDATE SET retired_at = NULL, retired_reason = NULL WHERE producers.retired_at IS NOT NULL
 RETURNING xmax = 0
 
 -- name: register_position
--- Its zero position on a shard, with the time of this clock as its first watermark (rule 6).
-INSERT INTO positions (producer, shard, sequence, digest, events, units, watermark) VALUES (%s, %s, 0, %s, 0, 0, now())
+-- Its zero position on a shard, with the time of this clock as its first watermark (rule 6), or the earliest time in
+-- its journal: one that goes on under a new id, or that a standby which took over has not heard of, has older records.
+INSERT INTO positions (producer, shard, sequence, digest, events, units, watermark)
+VALUES (%(producer)s, %(shard)s, 0, %(digest)s, 0, 0,
+        least(now(), 'epoch'::timestamptz + %(watermark_us)s::bigint * interval '1 microsecond'))
+
+-- name: read_position
+-- How far one producer was taken on a shard.
+SELECT sequence, digest, events FROM positions WHERE producer = %s AND shard = %s
+
+-- name: read_hole_ends
+-- The last records of what is missing on a shard and that nobody has accepted, where their digest is known.
+SELECT producer, last_sequence, digest FROM holes WHERE shard = %s AND accepted_at IS NULL AND digest IS NOT NULL
+
+-- name: fill_hole
+-- What was missing has come after all.
+UPDATE holes SET accepted_at = now(), reason = 'the records were sent after all'
+WHERE producer = %s AND shard = %s AND last_sequence = %s AND accepted_at IS NULL
+
+-- name: read_quiet_predecessors
+-- Producers whose records go on under another id, and whose watermark has stood still for so long (rule 14).
+SELECT producer FROM producers WHERE retired_at IS NULL
+AND EXISTS (SELECT 1 FROM producers AS next WHERE next.predecessor = producers.producer)
+AND greatest(registered_at, (SELECT max(watermark) FROM positions WHERE positions.producer = producers.producer))
+    < now() - %s * interval '1 second'
+
+-- name: let_go
+-- A producer that has nothing left which Postgres lacks (rule 14).
+UPDATE producers SET retired_at = now() WHERE producer = %s AND retired_at IS NULL
 
 -- name: read_revisions
 -- The meters under every revision.

@@ -37,8 +37,10 @@ UPDATE producers SET retired_at = now(), retired_reason = %(reason)s WHERE produ
 
 -- name: insert_hole
 -- Records that are known to be missing. A hole that grows has to be accepted anew.
-INSERT INTO holes AS old (producer, shard, first_sequence, last_sequence, events) VALUES (%s, %s, %s, %s, %s)
+INSERT INTO holes AS old (producer, shard, first_sequence, last_sequence, events, digest)
+VALUES (%s, %s, %s, %s, %s, %s)
 ON CONFLICT (producer, shard, first_sequence) DO UPDATE SET
+    digest = CASE WHEN EXCLUDED.last_sequence > old.last_sequence THEN EXCLUDED.digest ELSE old.digest END,
     last_sequence = greatest(old.last_sequence, EXCLUDED.last_sequence),
     events = greatest(old.events, EXCLUDED.events),
     accepted_at = CASE WHEN EXCLUDED.last_sequence <= old.last_sequence THEN old.accepted_at END

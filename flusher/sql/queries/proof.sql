@@ -1,9 +1,11 @@
 -- name: proof_positions
--- Every producer's running count on every shard, and what became of it.
+-- Every producer's running count on every shard, what became of it, and whether its journal has to be asked: that of
+-- one that was let go, or that goes on under another id (rule 7), has nothing of it which Postgres lacks.
 SELECT producer, shard, sequence, digest, events, units,
        inserted_events, inserted_units, duplicate_events, duplicate_units,
        conflict_events, conflict_units, quarantined_events, quarantined_units,
-       (SELECT retired_at IS NOT NULL FROM producers WHERE producers.producer = positions.producer)
+       EXISTS (SELECT 1 FROM producers WHERE producers.producer = positions.producer AND retired_at IS NULL)
+       AND NOT EXISTS (SELECT 1 FROM producers AS next WHERE next.predecessor = positions.producer)
 FROM positions ORDER BY producer, shard
 
 -- name: proof_events
@@ -51,6 +53,10 @@ SELECT (SELECT count(*) FROM discrepancies WHERE resolved_at IS NULL)::bigint,
 -- Sidecars that an operator gave up on, and why.
 SELECT producer, retired_reason FROM producers WHERE retired_at IS NOT NULL AND retired_reason IS NOT NULL
 ORDER BY retired_at DESC, producer
+
+-- name: proof_successors
+-- Sidecars whose records go on under another id, because their chain could not be gone on with.
+SELECT predecessor, producer FROM producers WHERE predecessor IS NOT NULL ORDER BY registered_at DESC, producer
 
 -- name: proof_months
 -- The months in which a shard has events or usage, but for those whose events were dropped.

@@ -2,7 +2,7 @@
 -- register: let a producer that is committed in Postgres start. Safe to repeat: positions are written if absent.
 --
 -- KEYS  1 state
--- ARGV  1 generation that was observed  2 producer  3 its zero position on this shard
+-- ARGV  1 generation that was observed  2 producer  3 its position in Postgres on this shard
 --
 -- Returns {"registered"}, or {"generation", current or ""} when another one is open: its opening wrote the position.
 
