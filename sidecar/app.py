@@ -103,7 +103,10 @@ def _gauges(ingest: Ingest, api: Api, intake: Intake, serving: Serving) -> Gauge
 
 
 async def serve(settings: Settings) -> None:
-    """Run a sidecar until SIGTERM or SIGINT. Raises TaximeterError when it can't start."""
+    """Run a sidecar until SIGTERM or SIGINT.
+
+    Raises TaximeterError when it can't start, or can't go on: whoever supervises it starts it anew, from its journal.
+    """
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -112,9 +115,14 @@ async def serve(settings: Settings) -> None:
     await sidecar.start()
     http = settings.http._replace(port=sidecar.http_port) if settings.http and sidecar.http_port else ""
     _log.info("serving", extra={"http": str(http), "socket": str(settings.socket or "")})
-    await stopping.wait()
+    waiting = [asyncio.create_task(event.wait()) for event in (stopping, sidecar.ingest.failed)]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
     _log.info("stopping")
     await sidecar.stop()
+    if sidecar.ingest.fault is not None:
+        raise sidecar.ingest.fault
     _log.info("stopped")
 
 

@@ -82,6 +82,7 @@ class Ingest:
         self._stopping = False
         self._tokens = itertools.count()
         self._fault: TaximeterError | None = None
+        self.failed = asyncio.Event()  # the process has to be started anew
         self._assigned: dict[int, int] = {}  # submissions under way -> the time that their events were given
 
     @property
@@ -119,8 +120,12 @@ class Ingest:
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A loop of ours never ends by itself: if one does, nothing more is accepted and the log says why."""
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.critical("a loop of the sidecar failed; restart it", exc_info=error)
-            self._fault = TaximeterError("internal", f"a loop of the sidecar failed: {error}")
+            _log.critical("a loop of the sidecar failed", exc_info=error)
+            self._fail(TaximeterError("internal", f"a loop of the sidecar failed: {error}"))
+
+    def _fail(self, fault: TaximeterError) -> None:
+        self._fault = fault
+        self.failed.set()
 
     def _open_lanes(self) -> None:
         self.lanes = tuple(Lane(shard, self._executor) for shard in self.journal.shards)
@@ -158,7 +163,7 @@ class Ingest:
             except OSError as error:
                 _log.error("the journal can't be renumbered: %s; trying again", error.strerror or error)
             except JournalError as error:
-                self._fault = error
+                self._fail(error)
             self._open_senders()
 
     async def _tick(self) -> None:
@@ -167,6 +172,11 @@ class Ingest:
             if self.unready() is None:
                 for lane in self.lanes:
                     lane.want_watermark(self._watermark_interval_s)
+
+    @property
+    def fault(self) -> TaximeterError | None:
+        """Why `failed` is set."""
+        return self._fault
 
     def unready(self) -> TaximeterError | None:
         """Return why no event can be accepted now, or None."""

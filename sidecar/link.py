@@ -4,7 +4,8 @@ Nothing here repeats a command (a repeated increment counts twice); whoever uses
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Final, cast
 
 import hiredis
@@ -23,6 +24,24 @@ READERS_MAX: Final = 16
 LINK_ERRORS: Final = (RedisError, OSError, asyncio.TimeoutError)
 
 
+@contextmanager
+def _as_link_errors() -> Iterator[None]:
+    """Say what a connection that goes away under a command means.
+
+    One that another task, or the transport, has closed meanwhile makes the client fail on its own closed objects.
+    """
+    try:
+        yield
+    except (AttributeError, RuntimeError) as error:
+        raise ConnectionResetError(f"the connection went away: {error}") from error
+
+
+class _Client(Redis):
+    async def execute_command(self, *arguments: Any, **options: Any) -> Any:
+        with _as_link_errors():
+            return await cast("Any", super()).execute_command(*arguments, **options)
+
+
 class Link:
     """A connection that carries many commands at once. Every wait has a deadline; after any error it is closed."""
 
@@ -36,8 +55,9 @@ class Link:
             raise ConnectionResetError("the link is closed")  # the library would connect anew and mix up the replies
         packed = hiredis.pack_command(cast("tuple[bytes]", tuple(command)))  # its types know only tuples of one
         try:
-            async with asyncio.timeout(REPLY_TIMEOUT_S):
-                await self._connection.send_packed_command((packed,), check_health=False)
+            with _as_link_errors():
+                async with asyncio.timeout(REPLY_TIMEOUT_S):
+                    await self._connection.send_packed_command((packed,), check_health=False)
         except BaseException:
             self._open = False
             raise
@@ -45,8 +65,9 @@ class Link:
     async def receive(self) -> Any:
         """Return the next reply. Raises ResponseError for one that is an error, else one of LINK_ERRORS."""
         try:
-            async with asyncio.timeout(REPLY_TIMEOUT_S):
-                return await self._connection.read_response()
+            with _as_link_errors():
+                async with asyncio.timeout(REPLY_TIMEOUT_S):
+                    return await self._connection.read_response()
         except ResponseError:
             raise
         except BaseException:
@@ -61,7 +82,8 @@ class Link:
     async def close(self) -> None:
         """Close the connection at once."""
         self._open = False
-        await self._connection.disconnect()
+        with suppress(*LINK_ERRORS), _as_link_errors():
+            await self._connection.disconnect()
 
 
 class RedisServer:
@@ -81,7 +103,7 @@ class RedisServer:
             retry=Retry(NoBackoff(), 0),
             protocol=2,
         )
-        return Redis.from_pool(pool)
+        return _Client.from_pool(pool)
 
     async def connect(self) -> Link:
         """Return a new link. Raises one of LINK_ERRORS."""
@@ -94,8 +116,9 @@ class RedisServer:
             retry=Retry(NoBackoff(), 0),
             protocol=2,
         )
-        async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            await connection.connect()
+        with _as_link_errors():
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await connection.connect()
         return Link(connection)
 
 

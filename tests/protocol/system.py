@@ -15,6 +15,7 @@ from flusher.worker import Worker
 from sidecar.contract.event import Event, Identity, compact_units
 from sidecar.contract.identity import claim_key, event_key, fingerprint, indexed_key, shard_of
 from sidecar.contract.units import NANO
+from sidecar.disk import Disk
 from sidecar.ingest import Ingest, Receipt
 from sidecar.journal import Journal
 from sidecar.link import RedisServer
@@ -84,10 +85,12 @@ class System:
         self.worker = Worker.connect(redis_url, database_url)
         self.sidecars: dict[str, Ingest] = {}
 
-    async def sidecar(self, name: str = "a", *, ack_deadline_s: float = 5.0, registered: bool = True) -> Ingest:
+    async def sidecar(
+        self, name: str = "a", *, ack_deadline_s: float = 5.0, registered: bool = True, disk: Disk | None = None
+    ) -> Ingest:
         """Returns the sidecar of this name, started and, if asked for, registered."""
         if name not in self.sidecars:
-            journal = Journal(self.directory / name, bytes_max=1 << 26, segment_bytes=1 << 20)
+            journal = Journal(self.directory / name, bytes_max=1 << 26, segment_bytes=1 << 20, disk=disk)
             ingest = Ingest(
                 RedisServer(self.redis_url),
                 journal,

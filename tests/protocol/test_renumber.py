@@ -1,14 +1,21 @@
-"""A chain that can't be gone on with gets a new producer: nothing is lost or counted twice (rule 7)."""
+"""Journals that get a new producer, and producers that are let go: nothing lost, nothing twice (rules 7 and 14)."""
 
 import asyncio
+import errno
 import os
 import shutil
 
 import psycopg
+import pytest
+import redis
 from psycopg import sql
 
+from flusher.database import connect
 from flusher.embedded.postgres import PostgresServer
 from flusher.worker import Worker
+from sidecar.contract import keys
+from sidecar.disk import Disk
+from sidecar.errors import Unavailable
 from sidecar.ingest import Ingest
 from tests.protocol.system import System, an_event
 from tests.protocol.test_faults import total
@@ -81,6 +88,118 @@ async def test_what_a_lying_disk_lost_is_still_counted_once_and_the_chain_goes_o
     # then nothing is missing: Redis had it
     assert await total(system) == 7
     assert (await prove(system)).ok
+
+
+class FailingDisk(Disk):
+    """A disk on which one sync fails when asked to."""
+
+    fails = False
+
+    def sync(self, descriptor: int) -> None:
+        """Fails once, or syncs."""
+        if self.fails:
+            self.fails = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync(descriptor)
+
+
+async def test_after_a_failed_sync_it_refuses_until_it_goes_on_in_another_file_under_a_new_id(system: System) -> None:
+    # given events on disk, some of them in Redis, and a disk whose next sync fails
+    disk = FailingDisk()
+    ingest = await system.sidecar(disk=disk)
+    old = producer(ingest)
+    await system.send([an_event(f"e-{number}") for number in range(3)])
+    disk.fails = True
+    # when more comes in, then it is refused, and so is everything until the journal is mended
+    with pytest.raises(Unavailable) as caught:
+        await system.send([an_event("lost")])
+    assert caught.value.code == "journal_failed"
+    unready = ingest.unready()
+    assert unready is not None
+    assert unready.code == "journal_failed"
+    await system.until(lambda: ingest.unready() is None)
+    # then it goes on under a new id, and only what was acknowledged counts
+    await system.send([an_event("e-3"), an_event("e-1")])
+    assert producer(ingest) != old
+    assert await total(system) == 4
+    assert (await prove(system)).ok
+
+
+async def test_a_predecessor_is_let_go_when_it_was_silent_for_long(system: System) -> None:
+    # given a sidecar that goes on under a new id
+    disk = FailingDisk()
+    ingest = await system.sidecar(disk=disk)
+    old = producer(ingest)
+    disk.fails = True
+    with pytest.raises(Unavailable):
+        await system.send([an_event("lost")])
+    await system.until(lambda: ingest.unready() is None and all(sender.streaming for sender in ingest.senders))
+    await system.send([an_event("e-1")])
+    await system.flush()
+    assert system.rows("SELECT count(*) FROM producers WHERE retired_at IS NULL") == [(2,)]
+    # when nothing is heard of the old one for longer than the window
+    with connect(system.database_url) as connection:
+        connection.execute("UPDATE producers SET registered_at = now() - interval '2 hours'")
+        connection.execute("UPDATE positions SET watermark = now() - interval '2 hours' WHERE producer = %s", (old,))
+    await asyncio.to_thread(system.worker.run_once)
+    # then no period waits for it, and everything goes on in the same generation
+    assert system.rows("SELECT producer FROM producers WHERE retired_at IS NOT NULL") == [(old,)]
+    await system.send([an_event("e-2")])
+    assert await total(system) == 2
+    assert (await prove(system)).ok
+
+
+async def test_a_sidecar_that_stops_with_everything_in_postgres_is_let_go_and_registers_anew(system: System) -> None:
+    # given a sidecar whose events are all in Postgres
+    ingest = await system.sidecar()
+    name = producer(ingest)
+    await system.send([an_event("e-1")])
+    await system.flush()
+    client = redis.Redis.from_url(system.redis_url, decode_responses=True)
+    generation = client.hget(keys.state(0), "generation")
+    # when it stops
+    await system.sidecars.pop("a").stop(leave=True)
+    await asyncio.to_thread(system.worker.run_once)
+    # then it is retired, and Redis knows it no longer
+    assert system.rows("SELECT producer, retired_reason FROM producers WHERE retired_at IS NOT NULL") == [(name, None)]
+    assert client.hget(keys.state(0), keys.position_field(name)) is None
+    assert (await prove(system)).ok
+    # and when it comes back, it accepts nothing before it is registered, and then goes on where it was
+    again = await system.sidecar(registered=False)
+    unready = again.unready()
+    assert unready is not None
+    assert unready.code == "not_registered"
+    await system.send([an_event("e-1"), an_event("e-2")])
+    assert producer(again) == name
+    assert await total(system) == 2
+    assert system.rows("SELECT count(*) FROM producers WHERE retired_at IS NULL") == [(1,)]
+    assert client.hget(keys.state(0), "generation") == generation
+    assert (await prove(system)).ok
+    client.close()
+
+
+async def test_a_sidecar_that_is_back_before_it_was_let_go_is_not_let_go(system: System) -> None:
+    # given a sidecar that stopped, and no flusher
+    await system.sidecar()
+    await system.send([an_event("e-1")])
+    await system.flush()
+    await system.sidecars.pop("a").stop(leave=True)
+    # when it is back before a flusher answers, then it goes on
+    await system.sidecar()
+    await system.send([an_event("e-2")])
+    assert await total(system) == 2
+    assert system.rows("SELECT count(*) FROM producers WHERE retired_at IS NOT NULL") == [(0,)]
+
+
+async def test_a_sidecar_with_something_that_postgres_lacks_stays_registered(system: System) -> None:
+    # given events that are in Redis alone
+    await system.sidecar()
+    await system.send([an_event("e-1")])
+    # when it stops
+    await system.sidecars.pop("a").stop(leave=True)
+    # then closing waits for it
+    await asyncio.to_thread(system.worker.run_once)
+    assert system.rows("SELECT count(*) FROM producers WHERE retired_at IS NOT NULL") == [(0,)]
 
 
 async def test_records_that_postgres_lost_after_the_journal_gave_them_up_become_a_hole(

@@ -227,7 +227,7 @@ WHERE inhparent = 'events'::regclass
 
 -- name: lock_partitions
 -- One maker of partitions at a time.
-SELECT pg_advisory_xact_lock(7386133)
+SELECT pg_advisory_xact_lock(7386135)
 
 -- name: create_partition
 -- A month of events, made beside the table and attached, so that nobody who inserts is blocked.
