@@ -57,6 +57,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "rebuild": Command("flusher.cli.rebuild", "restore Redis from PostgreSQL; safe at any time"),
     "producers": Command("flusher.cli.producers", "list the sidecars, and give up on one that will not come back"),
     "holes": Command("flusher.cli.holes", "list records that are known to be missing, and accept that they are"),
+    "chaos": Command("flusher.cli.chaos", "kill, stop and wipe anything, and prove that every event counts once"),
     "quarantine": Command(
         "flusher.cli.quarantine", "list accepted events that can't be counted, retry or discard them"
     ),

@@ -91,12 +91,19 @@ class Program:
 class Supervisor:
     """Starts what has ended, waiting longer each time it ends soon again; never gives up.
 
-    ``tell`` takes a line for the person who watches; ``changed`` is called after a service came back.
+    ``tell`` takes a line for the person who watches; ``changed`` is called after a service came back;
+    ``longest_delay_s`` is what the intervals grow to.
     """
 
     def __init__(
-        self, services: Sequence[Service], *, tell: Callable[[str], None], changed: Callable[[], object]
+        self,
+        services: Sequence[Service],
+        *,
+        tell: Callable[[str], None],
+        changed: Callable[[], object],
+        longest_delay_s: float = LONGEST_DELAY_S,
     ) -> None:
+        self._longest_delay_s = longest_delay_s
         self._services = services
         self._tell = tell
         self._changed = changed
@@ -117,7 +124,7 @@ class Supervisor:
             if now - self._started_at[service.name] > HEALTHY_AFTER_S:
                 self._delay_s[service.name] = FIRST_DELAY_S
             delay_s = self._delay_s[service.name]
-            self._delay_s[service.name] = min(delay_s * 2, LONGEST_DELAY_S)
+            self._delay_s[service.name] = min(delay_s * 2, self._longest_delay_s)
             self._start_at[service.name] = now + delay_s
             self._tell(f"{service.name} ended; starting it again in {delay_s:g} s")
         if now < self._start_at[service.name]:

@@ -20,7 +20,7 @@ from flusher.database import migrate
 from flusher.embedded.postgres import PostgresServer
 from flusher.embedded.process import DirectoryLock
 from flusher.embedded.sockets import remove_socket_directory, socket_directory
-from flusher.embedded.supervisor import Program, Service, Supervisor, answers_ready
+from flusher.embedded.supervisor import LONGEST_DELAY_S, Program, Service, Supervisor, answers_ready
 from flusher.embedded.valkey import ValkeyServer
 from flusher.endpoints import Endpoints, remove_endpoints, write_endpoints
 from sidecar.contract.codes import TaximeterError
@@ -96,6 +96,7 @@ class System:
 
     ``data_dir`` keeps the data, ``http`` is where the sidecar listens, ``socket_path`` its Unix socket (default in
     ``data_dir``), ``catalog`` a file to apply at each start, ``tell`` takes lines for the person who watches.
+    What ends again and again is started again after ``restart_delay_max_s`` at most.
     Addresses and Stripe keys in our own environment are not handed on: this system can't touch anything else.
     """
 
@@ -106,12 +107,14 @@ class System:
         *,
         socket_path: Path | None = None,
         catalog: Path | None = None,
+        restart_delay_max_s: float = LONGEST_DELAY_S,
         tell: Callable[[str], None],
     ) -> None:
         self.data_dir = data_dir.absolute()
         self.http = http
         self._socket_path = socket_path.absolute() if socket_path else None
         self._catalog = catalog
+        self._restart_delay_max_s = restart_delay_max_s
         self._tell = tell
         self._lock = DirectoryLock(self.data_dir / "up.lock")
         self._valkey = ValkeyServer(self.data_dir / "valkey")
@@ -140,7 +143,12 @@ class System:
         except BaseException:
             self.kill()
             raise
-        self._supervisor = Supervisor(self._services(), tell=self._tell, changed=self._write_endpoints)
+        self._supervisor = Supervisor(
+            self._services(),
+            tell=self._tell,
+            changed=self._write_endpoints,
+            longest_delay_s=self._restart_delay_max_s,
+        )
         return self._write_endpoints()
 
     def check(self) -> None:
@@ -212,6 +220,16 @@ class System:
         }
 
     @property
+    def pids(self) -> dict[str, int | None]:
+        """The process of each part, None while it is down; known once the system was started."""
+        return {
+            "sidecar": self._programs["sidecar"].pid,
+            "flusher": self._programs["flusher"].pid,
+            "redis": self._valkey.pid,
+            "postgres": self._postgres.pid,
+        }
+
+    @property
     def socket(self) -> Path:
         """The sidecar's Unix socket; known once the system was started."""
         return self._socket_path or socket_directory(self.data_dir, _SOCKET_NAME) / _SOCKET_NAME
@@ -252,13 +270,7 @@ class System:
         return [self._valkey, self._postgres, *self._programs.values()]
 
     def _write_endpoints(self) -> Endpoints:
-        pids = {
-            "sidecar": self._programs["sidecar"].pid,
-            "flusher": self._programs["flusher"].pid,
-            "redis": self._valkey.pid,
-            "postgres": self._postgres.pid,
-            "up": os.getpid(),
-        }
+        pids = {**self.pids, "up": os.getpid()}
         endpoints = Endpoints(
             http=f"http://{self.http._replace(host=self.http.reachable_host).text}",
             socket=str(self.socket),

@@ -66,9 +66,10 @@ def test_what_ends_again_at_once_is_started_ever_more_seldom(
     tmp_path: Path, programs: list[Program], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(supervision, "FIRST_DELAY_S", 0.01)
-    monkeypatch.setattr(supervision, "LONGEST_DELAY_S", 0.04)
     told: list[str] = []
-    supervisor = Supervisor([_program(tmp_path, programs, "")], tell=told.append, changed=lambda: None)
+    supervisor = Supervisor(
+        [_program(tmp_path, programs, "")], tell=told.append, changed=lambda: None, longest_delay_s=0.04
+    )
 
     def delays() -> list[str]:
         return [line.split()[-2] for line in told if "ended" in line]
