@@ -33,7 +33,6 @@ CLAIMS_CHUNK: Final = 5_000
 LATE: Final = timedelta(days=3)
 # Sidecars poll twice a second; the rest is for clocks that differ.
 HEARD: Final = timedelta(hours=1)
-_SLICE: Final = timedelta(hours=1)
 
 _log = logging.getLogger(__name__)
 
@@ -132,7 +131,7 @@ class Retention:
         return count > 0
 
     def _drop_events(self, dropped: Dropped) -> bool:
-        """Count an hour of the oldest month that may go, or drop it; return whether there was such a month."""
+        """Count a part of the oldest month that may go, or drop it; return whether that went well."""
         with self._ledger.transaction():
             month = self._next_month() if self._limits.events is not None and self._is_alone() else None
             if month is None:
@@ -157,9 +156,8 @@ class Retention:
             return month if self._limits.events is not None and last <= self._limits.events else None
         return None
 
-    def _count(self, month: datetime, shard: int, start: datetime) -> bool:
-        """Remember an hour of a month on a shard, if usage is what its events add up to; return whether it is."""
-        end = start + _SLICE
+    def _count(self, month: datetime, shard: int, start: datetime, end: datetime) -> bool:
+        """Remember a part of a month on a shard, if usage is what its events add up to; return whether it is."""
         differing = next(Recount(self._ledger.connection).differences_between(shard, start, end), None)
         if differing is not None:
             _log.error("usage is not what its events add up to, so they stay: %s; see `taximeter verify`", differing)

@@ -10,6 +10,7 @@ from psycopg.rows import TupleRow
 
 from flusher.database import connect
 from flusher.doctor.finding import Finding, Level, finding
+from flusher.doctor.kept import check_kept
 from flusher.doctor.ledger_state import check_clocks, check_ledger
 from flusher.doctor.postgres_server import check_postgres
 from flusher.doctor.redis_server import check_redis
@@ -41,6 +42,7 @@ def examine(parts: SetUp) -> list[Finding]:
         }
         if source is not None and connection is not None and all(healthy.values()):
             _attempt(found, "ledger", lambda: check_ledger(source, connection))
+            _attempt(found, "ledger", lambda: check_kept(connection))
             _attempt(found, "clocks", lambda: check_clocks(source, connection))
     if parts.http is not None:
         found += check_sidecar(parts.http)

@@ -18,6 +18,7 @@ def test_what_is_left_out_has_the_documented_default() -> None:
     assert settings.flush_interval_s == 0.5
     assert settings.health_http == Address("127.0.0.1", 8131)
     assert settings.log_level == "info"
+    assert (settings.claims_keep_days, settings.events_keep_days) == (35, None)
 
 
 def test_flags_go_before_variables_and_ours_before_the_common_ones() -> None:
@@ -28,6 +29,11 @@ def test_flags_go_before_variables_and_ours_before_the_common_ones() -> None:
     assert settings.database_url == "postgresql://localhost/x"
     del environment["TAXIMETER_DATABASE_URL"]
     assert settings_from({}, environment).database_url == "postgresql://other/x"
+
+
+def test_events_are_kept_for_a_number_of_days_or_forever() -> None:
+    assert settings_from({"events_keep_days": "100"}, NEEDED).events_keep_days == 100
+    assert settings_from({"events_keep_days": "forever"}, NEEDED).events_keep_days is None
 
 
 @pytest.mark.parametrize("url", ["postgres://h/x", "postgresql:///x?host=/run", "host=/run dbname=x"])
@@ -46,6 +52,8 @@ def test_a_database_may_be_named_in_every_form_of_libpq(url: str) -> None:
         ("redis_url", "redis://[::1", "--redis-url: expected redis://HOST:PORT, got a host or a port"),
         ("flush_interval_s", "0", "--flush-interval-s: expected seconds from 0.01 to 60, got '0'"),
         ("flush_interval_s", "1e0", "--flush-interval-s: expected seconds from 0.01 to 60, got '1e0'"),
+        ("claims_keep_days", "0", "--claims-keep-days: expected days from 1 to 3650, got '0'"),
+        ("events_keep_days", "99", "--events-keep-days: expected days from 100 to 36500, got '99'; or forever"),
         ("health_http", "8131", "--health-http: expected HOST:PORT, got '8131'"),
         ("log_level", "loud", "--log-level: expected one of debug, info, warning, error, got 'loud'"),
     ],

@@ -12,6 +12,7 @@ import pytest
 from flusher import health
 from flusher.drain import Drained
 from flusher.health import Health, HealthServer, answer
+from flusher.retention import Dropped
 from sidecar.contract.codes import TaximeterError, TryAgainError
 from sidecar.contract.settings import Address
 
@@ -48,6 +49,7 @@ def test_everything_that_a_drain_did_is_counted() -> None:
     for _ in range(2):
         one.drained(Drained(epochs=1, events=10, duplicates=3, conflicts=2, quarantined=1, discrepancies=4))
     one.generation_opened(0)
+    one.cleaned(Dropped(claims=7, events=100))
     one.cycle_ended(0.25)
     one.failed(TryAgainError("database_unavailable", "away"))
     outcomes = ("inserted", "duplicate", "conflict", "quarantined")
@@ -55,6 +57,8 @@ def test_everything_that_a_drain_did_is_counted() -> None:
     assert _value(one, "taximeter_flusher_epochs_total") == 2
     assert _value(one, "taximeter_flusher_discrepancies_total") == 8
     assert _value(one, "taximeter_flusher_generations_total") == 1
+    assert _value(one, "taximeter_flusher_dropped_claims_total") == 7
+    assert _value(one, "taximeter_flusher_dropped_events_total") == 100
     assert _value(one, "taximeter_flusher_cycle_seconds_sum") == 0.25
     assert _value(one, "taximeter_flusher_errors_total", code="database_unavailable") == 1
 

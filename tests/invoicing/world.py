@@ -72,7 +72,7 @@ class World:
     def event(self, user: str, units: str | int, at: datetime, event_id: str, event_type: str = "api_call") -> None:
         """Store a single event and count it."""
         month = at.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-        name = f"events_test_{month:%Y_%m}"
+        name = f"events_{month:%Y%m}"
         after = (month.replace(day=28).timestamp() + 4 * 86400) // 86400 * 86400
         until = datetime.fromtimestamp(after, UTC).replace(day=1)
         self.connection.execute(

@@ -14,7 +14,7 @@ UPDATE ledger SET claim_floor = greatest(claim_floor, wanted.floor),
 FROM (
     SELECT date_trunc('hour', least(now() - %(late)s, (
         SELECT min(watermark) FROM positions JOIN producers USING (producer) WHERE retired_at IS NULL
-    ))) AS floor
+    ))) - interval '1 microsecond' AS floor
 ) AS wanted
 WHERE claim_floor < wanted.floor OR claims_dropped_to < wanted.floor - %(keep)s
 
@@ -52,8 +52,14 @@ INSERT INTO dropped_events (month, shard, counted_to) SELECT %(month)s, shard, %
 ON CONFLICT DO NOTHING
 
 -- name: next_uncounted
--- Where counting a month goes on; no row when all of it is counted.
-SELECT shard, counted_to FROM dropped_events WHERE month = %(month)s AND counted_to < %(end)s
+-- Where counting a month goes on, and to where: through the next hour that has anything. No row when all is counted.
+SELECT shard, counted_to, least(%(end)s, date_trunc('hour', least(
+    (SELECT min(event_time) FROM events
+     WHERE events.shard = dropped_events.shard AND event_time >= counted_to AND event_time < %(end)s),
+    (SELECT min(window_start) FROM usage
+     WHERE usage.shard = dropped_events.shard AND window_start >= counted_to AND window_start < %(end)s)
+), 'UTC') + interval '1 hour')
+FROM dropped_events WHERE month = %(month)s AND counted_to < %(end)s
 ORDER BY counted_to, shard LIMIT 1 FOR UPDATE
 
 -- name: count_dropped
