@@ -5,6 +5,7 @@ What a method has made durable is there after any crash; `write`, `truncate` and
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -50,6 +51,8 @@ class Disk:
             self.sync_directory(path.parent)
         except OSError:
             os.close(descriptor)
+            with suppress(OSError):
+                path.unlink()
             raise
         return descriptor
 

@@ -16,4 +16,4 @@ class Unavailable(TryAgainError):
 
 
 class JournalError(TaximeterError):
-    """The journal can't be opened or read: `journal_corrupt`, `journal_locked` or `ledger_mismatch`."""
+    """The journal can't be used: `journal_corrupt`, `journal_failed`, `journal_locked` or `ledger_mismatch`."""

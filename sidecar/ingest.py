@@ -161,7 +161,7 @@ class Ingest:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._executor, self.journal.renumber)
             except OSError as error:
-                _log.error("the journal can't be renumbered: %s; trying again", error.strerror or error)
+                _log.error("the journal can't go on under another id now: %s; trying again", error.strerror or error)
             except JournalError as error:
                 self._fail(error)
             self._open_senders()

@@ -23,6 +23,10 @@ PREDECESSORS_MAX: Final = 16  # that no flusher has heard of; each costs a regis
 _log = logging.getLogger(__name__)
 
 
+def _unusable(directory: Path, error: OSError) -> JournalError:
+    return JournalError("journal_failed", f"{directory}: the journal can't be used: {error.strerror or error}")
+
+
 def missing_before(producer: str, shard: int, start: Start) -> Missing:
     """Return what a journal that begins behind `start` has given up, because Postgres had it."""
     position, running = start
@@ -34,7 +38,8 @@ class Journal:
 
     `bytes_max` bounds what Postgres does not have, over all shards; `segment_bytes` is about the size of one file.
 
-    Raises JournalError when another process holds it, when it belongs to another ledger, or when it is damaged.
+    Raises JournalError when another process holds it, when it belongs to another ledger, when it is damaged, or when
+    the disk can't be used.
     """
 
     def __init__(self, directory: Path, *, bytes_max: int, segment_bytes: int, disk: Disk | None = None) -> None:
@@ -42,21 +47,29 @@ class Journal:
         self.bytes_max = bytes_max
         self.segment_bytes = segment_bytes
         self.disk = disk or Disk()
-        self.disk.make_directory(directory)
-        try:
-            self._lock = self.disk.lock(directory / "lock")
-        except BlockingIOError as error:
-            raise JournalError(
-                "journal_locked", f"{directory}: another sidecar holds this journal; give each its own directory"
-            ) from error
+        self._lock = self._take()
         self.lock = threading.RLock()  # over the lists of segments and the manifest, never over a sync of records
         self.shards: tuple[ShardJournal, ...] = ()
         self.manifest: manifests.Manifest | None = None
         try:
             self._load()
+        except OSError as error:
+            self.close()
+            raise _unusable(directory, error) from error
         except BaseException:
             self.close()
             raise
+
+    def _take(self) -> int:
+        try:
+            self.disk.make_directory(self.directory)
+            return self.disk.lock(self.directory / "lock")
+        except BlockingIOError as error:
+            raise JournalError(
+                "journal_locked", f"{self.directory}: another sidecar holds this journal; give each its own directory"
+            ) from error
+        except OSError as error:
+            raise _unusable(self.directory, error) from error
 
     def _load(self) -> None:
         self.manifest = manifests.load(self.disk, self.directory)
@@ -121,7 +134,7 @@ class Journal:
 
         For a chain that Redis or Postgres don't go along with, and after a failed sync. Nothing may be appended or
         read meanwhile. Raises OSError when the disk refuses: nothing has changed then, and it may be tried again;
-        JournalError `journal_corrupt` when what is on disk is not what was written.
+        JournalError when it can't be read again with its new numbers.
         """
         old = self.manifest
         if old is None:
@@ -147,8 +160,11 @@ class Journal:
             )
             manifests.store(self.disk, self.directory, new)
             self.manifest = new
-            for shard, chain in zip(self.shards, chains, strict=True):
-                shard.load(chain)
+            try:
+                for shard, chain in zip(self.shards, chains, strict=True):
+                    shard.load(chain)
+            except OSError as error:  # half of it has new numbers: only a fresh start reads all of it
+                raise _unusable(self.directory, error) from error
         _log.warning("the journal of %s goes on under the new id %s", old.producer, producer)
 
     @property

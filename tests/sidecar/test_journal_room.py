@@ -1,13 +1,16 @@
 """What the journal may forget: only what Postgres has, along this journal's own chain; and what it may hold."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
 from sidecar.contract.codec import Position
+from sidecar.disk import Disk
 from sidecar.errors import JournalError, Unavailable
 from sidecar.journal import Journal
-from tests.sidecar.journals import contents, fill, framed_bytes, held, open_journal, record, segments
+from tests.sidecar.journals import LEDGER, contents, fill, framed_bytes, held, open_journal, record, segments
 
 TWO = 2 * framed_bytes()
 
@@ -42,6 +45,48 @@ def test_a_record_larger_than_a_segment_has_one_of_its_own(directory: Path) -> N
     assert firsts(directory) == [1, 2, 3, 4]
     journal.close()
     assert held(directory) == steps
+
+
+class RefusingDisk(Disk):
+    """A disk that makes a file and can't make its name durable."""
+
+    refuses = False
+
+    def sync_directory(self, directory: Path) -> None:
+        """Fails when asked to."""
+        if self.refuses:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        super().sync_directory(directory)
+
+
+def test_an_empty_file_of_a_segment_that_could_not_be_made_is_in_nobodys_way(directory: Path) -> None:
+    # given a full segment, and a disk on which no other could be made, which a kill left behind
+    disk = RefusingDisk()
+    journal = Journal(directory, bytes_max=1 << 20, segment_bytes=TWO, disk=disk)
+    journal.bind(LEDGER, 1)
+    (shard,) = journal.shards
+    steps = fill(shard, 1)
+    disk.refuses = True
+    with pytest.raises(Unavailable):
+        fill(shard, 1, first=2, size=500)
+    assert firsts(directory) == [1]
+    segments(directory)[0].with_name("0000-0000000000000002.segment").touch(0o600)
+    # when smaller records go into the old one, and larger ones into another
+    disk.refuses = False
+    steps += fill(shard, 1, first=2)
+    steps += fill(shard, 2, first=3)
+    journal.close()
+    # then it opens again with everything
+    assert firsts(directory) == [1, 2, 3]
+    assert held(directory) == steps
+    assert firsts(directory) == [1, 3]
+
+
+def test_a_disk_that_can_not_be_read_is_said_in_one_line(directory: Path) -> None:
+    directory.touch()
+    with pytest.raises(JournalError, match="can't be used") as caught:
+        open_journal(directory)
+    assert caught.value.code == "journal_failed"
 
 
 def test_a_large_record_that_could_not_be_written_takes_no_other_file_with_it(directory: Path) -> None:
