@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tests.conftest import make_server_dir
 from tests.faults.kinds import FAULTS, LONG
+from tests.faults.nursery import Nursery
 from tests.faults.run import Report, do, endless, judge, keep_evidence
 from tests.faults.sampling import Sampler
 from tests.faults.world import Broken, Shape, World
@@ -52,7 +53,8 @@ def run(options: argparse.Namespace, names: set[str]) -> int:
         sidecar={"TAXIMETER_JOURNAL_HOLD_S": "3600", "TAXIMETER_JOURNAL_SEGMENT_BYTES": "4MiB"},
     )
     directory = make_server_dir(options.directory)
-    world = World(directory, shape)
+    nursery = Nursery()
+    world = World(directory, shape, nursery)
     report = Report(options.seed)
     sampler = Sampler(world)
     try:
@@ -65,6 +67,7 @@ def run(options: argparse.Namespace, names: set[str]) -> int:
         if not report.ok:
             keep_evidence(world, options.evidence)
         world.close()
+        nursery.close()
         shutil.rmtree(directory, ignore_errors=True)
     print(report.text())
     print(sampler.text())

@@ -7,18 +7,26 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_server_dir
+from tests.faults.nursery import Nursery
 from tests.faults.world import Shape, World
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    one = Nursery()
+    yield one
+    one.close()
+
+
 @pytest.fixture
-def make_world() -> Iterator[Callable[[Shape], World]]:
+def make_world(nursery: Nursery) -> Iterator[Callable[[Shape], World]]:
     """`make_world(shape)`: a system of real processes in memory, gone with the test."""
     worlds: list[World] = []
     directories: list[Path] = []
 
     def make(shape: Shape) -> World:
         directories.append(make_server_dir())
-        worlds.append(World(directories[-1], shape))
+        worlds.append(World(directories[-1], shape, nursery))
         return worlds[-1]
 
     yield make

@@ -4,13 +4,14 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from flusher.embedded.process import Child
+from tests.faults.nursery import Forked, Nursery
 from tests.faults.points import Act, Moment
 from tests.faults.undertaker import Undertaker
 
@@ -26,31 +27,28 @@ def wait_until(condition: Callable[[], bool], deadline_s: float, what: str) -> N
         time.sleep(0.02)
 
 
-class Process:
+class Process(ABC):
     """A program under a name, running or not. Its log is one file over all its lives."""
 
-    def __init__(self, name: str, command: list[str], log: Path, undertaker: Undertaker) -> None:
+    def __init__(self, name: str, log: Path, undertaker: Undertaker) -> None:
         self.name = name
-        self.environment: dict[str, str] = {}
         self.starts = 0
-        self._command = command
+        self.is_ending = False  # it was asked to end, so it may
+        self.may_fail = False  # what happens to it is a reason to end
         self._log = log
         self._undertaker = undertaker
-        self._child: Child | None = None
+        self._child: Child | Forked | None = None
+
+    @abstractmethod
+    def _begin(self) -> Child | Forked:
+        """Starts it."""
 
     def start(self) -> None:
         """Starts it. It ends with this process, even if it is stopped then."""
-        environment = {"PATH": os.environ.get("PATH", ""), "PYTHONDONTWRITEBYTECODE": "1", **self.environment}
-        self._child = Child(
-            self.name,
-            self._command,
-            log=self._log,
-            death_signal=signal.SIGKILL,
-            environment=environment,
-            directory=ROOT,
-        )
+        self._child = self._begin()
         self._undertaker.watch(self._child.pid)
         self.starts += 1
+        self.is_ending = self.may_fail = False
 
     @property
     def pid(self) -> int | None:
@@ -67,14 +65,10 @@ class Process:
         if self._child is not None:
             self._child.kill()
 
-    def terminate(self, deadline_s: float = 30.0) -> None:
-        """Asks it to end and waits. Raises TaximeterError when it does not."""
-        if self._child is not None:
-            self._child.stop(deadline_s=deadline_s)
-
     def signal(self, number: signal.Signals) -> None:
         """Sends it a signal, if it runs."""
         if (pid := self.pid) is not None:
+            self.is_ending = self.is_ending or number == signal.SIGTERM
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -93,16 +87,32 @@ class Process:
         return ""
 
 
+class Client(Process):
+    """A client: another program than ours, started as such."""
+
+    def __init__(self, name: str, command: list[str], directory: Path, undertaker: Undertaker) -> None:
+        super().__init__(name, directory / f"{name}.log", undertaker)
+        self._command = command
+
+    def _begin(self) -> Child:
+        return Child(self.name, self._command, log=self._log, death_signal=signal.SIGKILL, directory=ROOT)
+
+
 class Program(Process):
     """A sidecar or a flusher, with traps at its named points."""
 
-    def __init__(self, name: str, kind: str, settings: Mapping[str, str], directory: Path, who: Undertaker) -> None:
-        command = [sys.executable, "-m", "tests.faults.program", kind]
-        super().__init__(name, command, directory / f"{name}.log", who)
+    def __init__(
+        self, name: str, kind: str, settings: Mapping[str, str], directory: Path, who: Undertaker, nursery: Nursery
+    ) -> None:
+        super().__init__(name, directory / f"{name}.log", who)
         self.kind = kind
         self.control = directory / f"{name}-control"
         self.control.mkdir()
-        self.environment = {"FAULTS_CONTROL": str(self.control), **settings}
+        self._nursery = nursery
+        self._environment = {"PATH": os.environ.get("PATH", ""), "FAULTS_CONTROL": str(self.control), **settings}
+
+    def _begin(self) -> Forked:
+        return self._nursery.start(self.kind, self._environment, self._log)
 
     def arm(self, point: str, moment: Moment, act: Act, nth: int = 1) -> None:
         """Sets a trap for the running process, or for its next life."""

@@ -62,8 +62,10 @@ class Traps:
             if not self._is_due(name, moment):
                 return
             numbers = [argument for argument in arguments if isinstance(argument, int)]
-            self._trap.write_text(json.dumps({**self._set, "numbers": numbers}))
-            self._trap.rename(self._fired)
+            fresh = self._fired.with_suffix(".new")
+            fresh.write_text(json.dumps({**self._set, "numbers": numbers}))
+            fresh.rename(self._fired)
+            self._trap.unlink()
         act = self._set["act"]
         if act == "raise":
             raise error()

@@ -1,6 +1,6 @@
 """Makes the system come to a named point that it passes rarely."""
 
-import contextlib
+import signal
 from collections.abc import Callable
 from typing import Final
 
@@ -16,6 +16,16 @@ def provoke(world: World, point: str, program: Program) -> None:
         _PROVOKERS[point](world, program)
 
 
+def phase(point: str) -> str:
+    """Returns the name of what leads to a point: those with the same one are best looked for together."""
+    return _PROVOKERS[point].__name__ if point in _PROVOKERS else ""
+
+
+def where(point: str, program: Program) -> str:
+    """Returns what is provoked: one program, or, with the same name for everybody, the whole system."""
+    return program.name if _PROVOKERS.get(point) in {_restart, _cut_redis} else "everybody"
+
+
 def _spoil_tokens(world: World, program: Program) -> None:
     """What Redis says follows something else than PostgreSQL: every shard gets a new generation."""
     for shard in range(world.shape.shards):
@@ -29,6 +39,11 @@ def _spoil_chains(world: World, program: Program) -> None:
         for field in world.redis.command("HKEYS", state):
             if field.startswith(b"p:"):
                 world.redis.command("HSET", state, field, f"7:{FOREIGN}")
+
+
+def _leave(world: World, program: Program) -> None:
+    """A sidecar stops in order and retires (rule 14); it is started again and registers anew."""
+    world.sidecars[world.rng.choice(sorted(world.sidecars))].signal(signal.SIGTERM)
 
 
 def _restart(world: World, program: Program) -> None:
@@ -64,13 +79,9 @@ _PROVOKERS: Final[dict[str, Callable[[World, Program], None]]] = {
             "producer registered",
             "registration committed",
             "position opened",
+            "hole noted",
         ),
         _spoil_chains,
     ),
+    **dict.fromkeys(("position withdrawn", "producer let go"), _leave),
 }
-
-
-def calm(world: World) -> None:
-    """Waits until the traffic goes all the way again."""
-    with contextlib.suppress(TimeoutError):
-        world.wait_for_traffic(10.0)

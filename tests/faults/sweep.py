@@ -8,13 +8,15 @@ from typing import Final, NamedTuple
 
 from tests.faults.points import POINTS, Act, Moment
 from tests.faults.processes import Program
-from tests.faults.provoke import provoke
+from tests.faults.provoke import phase, provoke, where
 from tests.faults.run import Report
 from tests.faults.world import World
 
-AGAIN_S: Final = 3.0  # a point that was not come to is provoked again
+AGAIN_S: Final = 1.0  # from one provocation to the next
 DEADLINE_S: Final = 40.0
-STOPPED_S: Final = 0.7
+
+
+FATAL: Final = ("journal loaded",)  # a program whose journal can't be read ends
 
 
 class Trap(NamedTuple):
@@ -29,57 +31,58 @@ class Trap(NamedTuple):
         return f"{self.act} {self.moment} {self.point}"
 
 
-WAYS: Final[tuple[tuple[Moment, Act], ...]] = (("before", "kill"), ("after", "kill"), ("after", "raise"))
+# Only what does I/O itself can have done it and fail all the same; anything else fails before it.
+WITHIN: Final = ("sidecar.ingest", "sidecar.journal", "sidecar.chain")
 
 
-def all_traps(ways: Iterable[tuple[Moment, Act]] = WAYS) -> list[Trap]:
-    """Returns every point in every way."""
-    return [Trap(kind, name, *way) for kind, points in POINTS.items() for name in points for way in ways]
+def all_traps() -> list[Trap]:
+    """Returns every point in three ways: killed before it, killed after it, and failed."""
+    traps: list[Trap] = []
+    for kind, points in POINTS.items():
+        for name, point in points.items():
+            traps += [Trap(kind, name, "before", "kill"), Trap(kind, name, "after", "kill")]
+            traps.append(Trap(kind, name, "before" if point.module in WITHIN else "after", "raise"))
+    return traps
 
 
 class Sweep:
-    """Sets one trap after the other, one on each program at a time."""
+    """Sets one trap after the other, one on each program at a time; together those that the same thing leads to."""
 
     def __init__(self, world: World, traps: Iterable[Trap], seed: int) -> None:
         self._world = world
-        self._queues: dict[str, deque[Trap]] = {kind: deque() for kind in POINTS}
         ordered = list(traps)
         random.Random(seed).shuffle(ordered)
+        self._phases: dict[str, list[Trap]] = {}
         for trap in ordered:
-            self._queues[trap.program].append(trap)
+            self._phases.setdefault(phase(trap.point), []).append(trap)
         self._set: dict[Program, tuple[Trap, float]] = {}
-        self._provoked_at: dict[Program, float] = {}
+        self._provoked_at: dict[str, float] = {}
 
     def run(self, report: Report) -> None:
         """Does all of it. Raises TimeoutError for a point that is not come to."""
-        while any(self._queues.values()) or self._set:
-            self._world.rest(0.05)
-            for program in list(self._world.programs.values()):
-                self._attend(program, report)
+        for _, traps in sorted(self._phases.items()):
+            queues = {kind: deque(trap for trap in traps if trap.program == kind) for kind in POINTS}
+            while any(queues.values()) or self._set:
+                self._world.rest(0.02)
+                for program in self._world.programs.values():
+                    self._attend(program, queues[program.kind], report)
 
-    def _attend(self, program: Program, report: Report) -> None:
+    def _attend(self, program: Program, queue: "deque[Trap]", report: Report) -> None:
         now = time.monotonic()
         if program not in self._set:
-            if self._queues[program.kind] and program.pid is not None and not program.is_stopped:
-                self._set_next(program, now)
+            if queue and program.pid is not None:
+                trap = queue.popleft()
+                program.arm(trap.point, trap.moment, trap.act)
+                self._set[program] = (trap, now)
             return
         trap, since = self._set[program]
         if program.has_fired:
-            if trap.act == "stop":
-                self._world.pause(program, STOPPED_S)
             report.done[str(trap)] += 1
+            report.lines.append(f"{program.name}: {trap} ({now - since:.1f} s)")
+            program.may_fail = trap.point in FATAL
             del self._set[program]
         elif now - since > DEADLINE_S:
             raise TimeoutError(f"{program.name} did not come to {trap.point!r} within {DEADLINE_S:g} s")
-        elif now - self._provoked_at[program] > AGAIN_S:
-            self._provoke(program, trap, now)
-
-    def _set_next(self, program: Program, now: float) -> None:
-        trap = self._queues[program.kind].popleft()
-        program.arm(trap.point, trap.moment, trap.act)
-        self._set[program] = (trap, now)
-        self._provoke(program, trap, now)
-
-    def _provoke(self, program: Program, trap: Trap, now: float) -> None:
-        self._provoked_at[program] = now
-        provoke(self._world, trap.point, program)
+        elif now - self._provoked_at.get(whom := where(trap.point, program), 0.0) > AGAIN_S:
+            self._provoked_at[whom] = now
+            provoke(self._world, trap.point, program)

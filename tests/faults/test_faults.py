@@ -2,11 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-import pytest
-
 from tests.faults.kinds import FAULTS
-from tests.faults.points import POINTS
-from tests.faults.program import find
 from tests.faults.run import Report, run_plan
 from tests.faults.world import Shape, World
 
@@ -31,12 +27,6 @@ LINKS_AND_PROCESSES = {
     "stop flusher": 1,
     "stop flusher with work": 2,
 }
-
-
-@pytest.mark.parametrize("point", [(kind, name) for kind in POINTS for name in POINTS[kind]], ids="/".join)
-def test_every_point_is_a_function_of_the_product(point: tuple[str, str]) -> None:
-    kind, name = point
-    assert callable(getattr(find(POINTS[kind][name])[2], "__func__", find(POINTS[kind][name])[2]))
 
 
 def test_nothing_is_lost_or_counted_twice_when_links_break_and_processes_die(

@@ -20,7 +20,8 @@ from flusher.catalog_store import apply_catalog
 from flusher.database import connect, migrate
 from flusher.proof import verify
 from sidecar.contract.codes import TryAgainError
-from tests.faults.processes import ROOT, Process, Program, wait_until
+from tests.faults.nursery import Nursery
+from tests.faults.processes import ROOT, Client, Program, wait_until
 from tests.faults.proxy import Proxy, ProxyLoop
 from tests.faults.servers import PostgresBox, RedisBox
 from tests.faults.undertaker import Undertaker
@@ -70,15 +71,16 @@ class Broken(Exception):
 class World:
     """Started by its constructor; `close` it. Faults change what they like, `heal` puts everything back."""
 
-    def __init__(self, directory: Path, shape: Shape) -> None:
+    def __init__(self, directory: Path, shape: Shape, nursery: Nursery) -> None:
         self.directory = directory
         self.shape = shape
+        self.nursery = nursery
         self.rng = random.Random(shape.seed)
         self.undertaker = Undertaker(directory)
         self.loop = ProxyLoop()
         self.sidecars: dict[str, Program] = {}
         self.flushers: dict[str, Program] = {}
-        self.clients: list[Process] = []
+        self.clients: list[Client] = []
         self.proxies: dict[str, Proxy] = {}
         self.given_up: set[str] = set()
         self.problems: list[str] = []
@@ -125,7 +127,7 @@ class World:
             "TAXIMETER_HEALTH_HTTP": "",
             "FAULTS_BUGS": self.shape.flusher_bugs,
         }
-        self.flushers[name] = Program(name, "flusher", settings, self.directory, self.undertaker)
+        self.flushers[name] = Program(name, "flusher", settings, self.directory, self.undertaker, self.nursery)
         self.flushers[name].start()
 
     def journal(self, name: str) -> Path:
@@ -149,7 +151,7 @@ class World:
             "FAULTS_BUGS": self.shape.sidecar_bugs,
             **self.shape.sidecar,
         }
-        self.sidecars[name] = Program(name, "sidecar", settings, self.directory, self.undertaker)
+        self.sidecars[name] = Program(name, "sidecar", settings, self.directory, self.undertaker, self.nursery)
         self.sidecars[name].start()
         return self.sidecars[name]
 
@@ -175,7 +177,7 @@ class World:
             }
             command = [sys.executable, "-S", str(ROOT / "tests" / "faults" / "client.py")]
             command += [part for option, value in options.items() for part in (f"--{option}", value)]
-            client = Process(name, command, self.directory / f"{name}.log", self.undertaker)
+            client = Client(name, command, self.directory, self.undertaker)
             client.start()
             self.clients.append(client)
 
@@ -215,7 +217,8 @@ class World:
         for program in self.programs.values():
             if program.pid is None:
                 status = program.exit_status
-                if status is not None and status != -signal.SIGKILL and not program.has_fired:
+                expected = status in {None, -signal.SIGKILL} or (status in {0, -signal.SIGTERM} and program.is_ending)
+                if not expected and not program.may_fail:
                     raise Broken(f"{program.name} ended with {status}:\n{program.log_tail()}")
                 program.start()
 
