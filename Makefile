@@ -5,6 +5,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULTS_ARGS ?=
+ROWS ?= 10000000
 
 BIN := $(VENV)/bin
 REQUIREMENTS := deploy/requirements
@@ -15,10 +16,10 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults check format requirements clean
+.PHONY: help install demo test faults measure-rebuild check format requirements clean
 
 help: ## list what there is
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 install: $(INSTALLED) ## build .venv with everything that demo, test and check need
 
@@ -38,6 +39,9 @@ test: $(INSTALLED) ## run the whole test suite
 
 faults: $(INSTALLED) ## break real processes for SECONDS=60, and prove that nothing is lost or counted twice
 	$(BIN)/python -m tests.faults --seconds $(SECONDS) $(FAULTS_ARGS)
+
+measure-rebuild: $(INSTALLED) ## measure how Redis is rebuilt from ROWS=10000000 rows of usage, and what clients see meanwhile
+	$(BIN)/python -m tests.measure.rebuild --rows $(ROWS)
 
 check: $(INSTALLED) ## check format, lint, types and the arrows between modules
 	$(BIN)/ruff format --check .

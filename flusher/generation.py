@@ -104,8 +104,7 @@ class Generations:
 
     def _open(self, shard: int, observed: str | None, *, wait: bool, staged: Callable[[int], object]) -> int | None:
         generation, token = random_generation(), random_token()
-        now_s = self._clock.wall_s()
-        since = keys.live_since(datetime.fromtimestamp(now_s, UTC))
+        since = keys.live_since(datetime.fromtimestamp(self._clock.wall_s(), UTC))
         with self._ledger.transaction():
             # Nobody commits between the positions read here and the swap.
             if self._ledger.lock(shard, wait=wait) is None:
@@ -113,11 +112,11 @@ class Generations:
             if self._source.state(shard).generation != observed:
                 raise EpochChanged  # while we waited: what took long for that one need not be done again
             positions = self._ledger.open_positions(shard)
-            self._source.stage_state(shard, generation, self._row.id, self._row.shards, positions, now_s=now_s)
+            self._source.stage_state(shard, generation, self._row.id, self._row.shards, positions)
             totals = 0
             for days in self._ledger.each_day(shard, since):
                 self._source.stage_totals(shard, generation, days)
-                self._source.keep_staged(shard, generation, now_s=self._clock.wall_s())
+                self._source.keep_staged(shard, generation)
                 totals += sum(len(day.fields) for day in days)
                 staged(totals)
             self._source.swap(shard, observed, generation, token)

@@ -188,29 +188,26 @@ class Source:
             raise EpochChanged
 
     def stage_state(
-        self,
-        shard: int,
-        generation: str,
-        ledger: str,
-        shards: int,
-        positions: Sequence[tuple[str, Position]],
-        *,
-        now_s: float,
+        self, shard: int, generation: str, ledger: str, shards: int, positions: Sequence[tuple[str, Position]]
     ) -> None:
-        """Write the state of a generation under its own name, to be opened by `swap` while it is kept."""
+        """Write the state of a generation under its own name, to be opened by `swap` while it is kept.
+
+        Redis's clock says for how long: by one that is slow, it would be gone at once, and never opened.
+        """
         fields = {"ledger": ledger, "shards": str(shards), "generation": generation}
         for producer, position in positions:
             fields[keys.position_field(producer)] = fields[keys.committed_field(producer)] = position.encode()
+        now_s = int(self.command("TIME")[0])
         name = keys.staged_state(shard, generation)
-        self.run(scripts.stage([StagedHash(name, int(now_s) + STAGED_TTL_S, fields)]))
+        self.run(scripts.stage([StagedHash(name, now_s + STAGED_TTL_S, fields)]))
 
     def is_staged(self, shard: int, generation: str) -> bool:
         """Return whether somebody is writing a generation now, to be opened."""
         return bool(self.command("EXISTS", keys.staged_state(shard, generation)))
 
-    def keep_staged(self, shard: int, generation: str, *, now_s: float) -> None:
+    def keep_staged(self, shard: int, generation: str) -> None:
         """Keep a staged state for longer. Raises EpochChanged when it is gone: what was staged with it is, too."""
-        if not self.command("EXPIREAT", keys.staged_state(shard, generation), int(now_s) + STAGED_TTL_S):
+        if not self.command("EXPIRE", keys.staged_state(shard, generation), STAGED_TTL_S):
             raise EpochChanged
 
     def stage_totals(self, shard: int, generation: str, totals: Iterable[DayTotals]) -> None:

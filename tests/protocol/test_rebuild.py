@@ -15,6 +15,7 @@ from flusher.clock import Clock
 from flusher.database import connect
 from flusher.days import read_days
 from flusher.janitor import Janitor
+from flusher.ledger import Ledger
 from flusher.source import Source
 from flusher.totals import day_totals
 from flusher.worker import Worker
@@ -147,6 +148,19 @@ async def test_a_rebuild_that_is_killed_midway_is_done_again_and_what_it_left_go
             janitor.clean()
         assert one not in set(client.keys(TOTAL_KEYS))
         source.close()
+
+
+async def test_a_flusher_whose_clock_is_a_day_slow_opens_a_generation(system: System) -> None:
+    class Slow(Clock):
+        def wall_s(self) -> float:
+            return super().wall_s() - 86_400
+
+    await system.send([an_event("e-1", time_us=TODAY_US)])
+    await system.flush()
+    slow = Worker(Source.connect(system.redis_url), Ledger(system.database_url), clock=Slow())
+    assert (await asyncio.to_thread(slow.rebuild, [0], lambda *_: None)).totals == 1
+    slow.close()
+    assert await live_events(system) == 1
 
 
 async def test_two_rebuilds_at_once_open_a_generation_that_is_right(system: System) -> None:
