@@ -1,6 +1,7 @@
 """Every metric of the flusher, declared once, in a registry of its own. No label ever holds a user or an event type."""
 
 import time
+from functools import partial
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -8,12 +9,14 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from flusher.drain import Drained
 from flusher.retention import Dropped
+from flusher.watch import Seen
 from flusher.worker import Observer
 from sidecar.contract.codes import TaximeterError
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 _SECONDS_BUCKETS: Final = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
+_SERVERS: Final = {"database_unavailable": "postgres", "redis_unavailable": "redis"}
 _OUTCOMES: Final = ("inserted", "duplicate", "conflict", "quarantined")
 
 
@@ -50,6 +53,28 @@ class Metrics(Observer):
             "Single events that were dropped with their month because they are older than they have to be kept.",
             registry=self.registry,
         )
+        self.redis_memory = Gauge(
+            "taximeter_flusher_redis_memory_bytes",
+            "Memory that Redis uses; sidecars stop sending before it is full.",
+            registry=self.registry,
+        )
+        self.redis_memory_max = Gauge(
+            "taximeter_flusher_redis_memory_bytes_max",
+            "Redis's maxmemory; 0 where it has no limit.",
+            registry=self.registry,
+        )
+        self.undrained = Gauge(
+            "taximeter_flusher_undrained_batches",
+            "Batches in Redis that PostgreSQL does not have yet, over all shards.",
+            registry=self.registry,
+        )
+        self.unreachable = Gauge(
+            "taximeter_flusher_unreachable_seconds",
+            "For how long a server has not answered: postgres, redis; 0 while it does.",
+            ["server"],
+            registry=self.registry,
+        )
+        self._silent_since: dict[str, float] = {}
         self.cycle_seconds = Histogram(
             "taximeter_flusher_cycle_seconds",
             "A cycle over all shards that ended without an error.",
@@ -69,6 +94,8 @@ class Metrics(Observer):
         )
         for outcome in _OUTCOMES:
             self.events.labels(outcome)
+        for server in _SERVERS.values():
+            self.unreachable.labels(server).set_function(partial(self._silent_s, server))
 
     def drained(self, drained: Drained) -> None:
         """Count what became of a shard's events."""
@@ -83,6 +110,17 @@ class Metrics(Observer):
         del shard  # shards would be a label nobody needs: the log names it
         self.generations.inc()
 
+    def _silent_s(self, server: str) -> float:
+        since = self._silent_since.get(server)
+        return 0.0 if since is None else time.monotonic() - since
+
+    def looked(self, seen: Seen) -> None:
+        """Note how full Redis is; it answers."""
+        self._silent_since.pop("redis", None)
+        self.redis_memory.set(seen.memory_bytes)
+        self.redis_memory_max.set(seen.memory_bytes_max)
+        self.undrained.set(seen.batches)
+
     def cleaned(self, dropped: Dropped) -> None:
         """Count what was dropped."""
         self.dropped_claims.inc(dropped.claims)
@@ -90,12 +128,16 @@ class Metrics(Observer):
 
     def cycle_ended(self, took_s: float) -> None:
         """Note a cycle without an error."""
+        self._silent_since.clear()
         self.cycle_seconds.observe(took_s)
         self.last_cycle.set(time.time())
 
     def failed(self, error: TaximeterError) -> None:
         """Count an error."""
         self.errors.labels(error.code).inc()
+        server = _SERVERS.get(error.code)
+        if server is not None:
+            self._silent_since.setdefault(server, time.monotonic())
 
     def exposition(self) -> bytes:
         """Return all metrics in Prometheus's text format."""

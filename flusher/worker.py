@@ -14,6 +14,7 @@ from flusher.rebuild import Rebuild, Rebuilt
 from flusher.registrar import Registrar
 from flusher.retention import Dropped, Keep, Retention
 from flusher.source import EpochChanged, Source
+from flusher.watch import Seen, Watch
 from sidecar.contract.codes import TaximeterError, TryAgainError
 
 BACKOFF_MAX_S: Final = 5.0
@@ -32,6 +33,9 @@ class Observer:
     def generation_opened(self, shard: int) -> None:
         """A shard's generation was replaced (rule 5)."""
 
+    def looked(self, seen: Seen) -> None:
+        """Redis was looked at, whether Postgres answers or not."""
+
     def cleaned(self, dropped: Dropped) -> None:
         """What is below the floors was looked at, and some of it dropped (rule 15)."""
 
@@ -43,7 +47,7 @@ class Observer:
 
 
 class Worker:
-    """One flusher: any number may run. Without `keep` it drops nothing.
+    """One flusher: any number may run. Without `keep` it drops nothing, without `watch` it says nothing of Redis.
 
     Raises TryAgainError from its constructor when the ledger can't be read.
     """
@@ -55,6 +59,7 @@ class Worker:
         observer: Observer | None = None,
         clock: Clock | None = None,
         keep: Keep | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._source = source
         self._ledger = ledger
@@ -66,6 +71,7 @@ class Worker:
         self._generations = Generations(source, ledger, self._row, self._drain, self._clock)
         self._registrar = Registrar(source, ledger, self._row)
         self._janitor = Janitor(source, self._clock)
+        self._watch = watch
         self._retention = Retention(ledger, self._row.shards, keep, self._clock) if keep else None
 
     @classmethod
@@ -77,7 +83,7 @@ class Worker:
             check_schema(connection)
         source = Source.connect(redis_url)
         source.check_suitable()
-        return cls(source, Ledger(database_url), observer, keep=keep)
+        return cls(source, Ledger(database_url), observer, keep=keep, watch=Watch(source, Clock()))
 
     def close(self) -> None:
         """Close the connections."""
@@ -87,6 +93,9 @@ class Worker:
     def run_once(self, *, wait: bool = False) -> Drained:
         """Do one cycle over all shards and return what was drained. `wait` for other flushers that hold a shard."""
         started = self._clock.monotonic_s()
+        seen = self._watch.look(range(self._row.shards)) if self._watch else None
+        if seen is not None:
+            self._observer.looked(seen)
         self._registrar.tell()
         self._registrar.answer()
         drained = Drained()

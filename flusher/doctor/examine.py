@@ -13,7 +13,7 @@ from flusher.doctor.finding import Finding, Level, finding
 from flusher.doctor.kept import check_kept
 from flusher.doctor.ledger_state import check_clocks, check_ledger
 from flusher.doctor.postgres_server import check_postgres
-from flusher.doctor.redis_server import check_redis
+from flusher.doctor.redis_server import check_backlog, check_redis
 from flusher.doctor.sidecar_process import check_journal, check_sidecar
 from flusher.ledger import unavailable
 from flusher.source import Source
@@ -40,6 +40,8 @@ def examine(parts: SetUp) -> list[Finding]:
             "redis": source is not None and _attempt(found, "redis", lambda: check_redis(source)),
             "postgres": connection is not None and _attempt(found, "postgres", lambda: check_postgres(connection)),
         }
+        if source is not None and healthy["redis"]:
+            _attempt(found, "redis", lambda: check_backlog(source))
         if source is not None and connection is not None and all(healthy.values()):
             _attempt(found, "ledger", lambda: check_ledger(source, connection))
             _attempt(found, "ledger", lambda: check_kept(connection))

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 from flusher.doctor.finding import Finding, Level, finding
 from flusher.source import ShardState, Source
 from flusher.sql import query
-from sidecar.contract import keys
+from flusher.watch import waiting_batches
 
 SKEW_MAX_S: Final = 1.0
 STALLED_S: Final = 60
@@ -129,10 +129,7 @@ def _ledger(identifier: str, shards: int, told: dict[str, str]) -> Finding:
 def _shards(source: Source, connection: _Connection) -> Iterator[Shard]:
     for number, token, ago_s in connection.execute(query("doctor_shards")).fetchall():
         state = source.state(number)
-        waiting = state.sealed.entries if state.sealed else 0
-        if state.generation is not None:
-            waiting += int(source.command("XLEN", keys.open_epoch(number, state.generation).stream))
-        yield Shard(number, token, ago_s, state, waiting)
+        yield Shard(number, token, ago_s, state, waiting_batches(source, number, state))
 
 
 def _open(connection: _Connection) -> Iterator[Finding]:

@@ -1,15 +1,17 @@
-"""Checks of Redis as a server: version, eviction, durability, memory."""
+"""Checks of Redis as a server: version, eviction, durability, memory, and what waits in it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from flusher.doctor.finding import Finding, Level, finding
 from flusher.source import VERSION_MIN, Source
+from flusher.watch import waiting_batches
 
 _PART: Final = "redis"
 _SECTIONS: Final = ("server", "memory", "persistence", "replication")
 _TIGHT: Final = 0.75
-_FULL: Final = 0.95
+PAUSED: Final = 0.85  # of maxmemory: above, sidecars stop sending and keep to their journals
+BACKLOG_MAX: Final = 20_000  # batches: more than a flusher that keeps up leaves behind
 
 
 def check_redis(source: Source) -> list[Finding]:
@@ -18,6 +20,19 @@ def check_redis(source: Source) -> list[Finding]:
     for section in _SECTIONS:
         info |= source.command("INFO", section)
     return list(judge_redis(info))
+
+
+def check_backlog(source: Source) -> list[Finding]:
+    """Return how much waits to be drained, with Postgres or without. Raises TryAgainError `redis_unavailable`."""
+    shards = int(source.ledger_fields().get("shards", "0"))
+    return [judge_backlog(sum(waiting_batches(source, shard, source.state(shard)) for shard in range(shards)))]
+
+
+def judge_backlog(batches: int) -> Finding:
+    """Say whether the flushers keep up with what comes."""
+    level = Level.OK if batches <= BACKLOG_MAX else Level.WARN
+    remedy = "no flusher takes them as fast as they come: is PostgreSQL away, or is one more flusher needed?"
+    return finding(_PART, "backlog", f"{batches} batches wait to be drained", level, remedy)
 
 
 def judge_redis(info: Mapping[str, Any]) -> Iterator[Finding]:
@@ -63,8 +78,8 @@ def _memory(info: Mapping[str, Any]) -> Finding:
     bound = limit or machine
     share = used / bound if bound else 0.0
     of = f"of its maxmemory of {size(limit)}" if limit else f"of the machine's {size(machine)}, without a maxmemory"
-    level = Level.OK if share < _TIGHT else Level.WARN if share < _FULL or not limit else Level.FAIL
-    remedy = "give it more memory: when it is full, sidecars journal until the flusher has made room"
+    level = Level.OK if share < _TIGHT else Level.WARN if share < PAUSED or not limit else Level.FAIL
+    remedy = f"give it more memory, or let the flusher reach PostgreSQL: above {PAUSED:.0%} sidecars only journal"
     return finding(_PART, "memory", f"{size(used)} {of}", level, remedy)
 
 

@@ -19,8 +19,15 @@ from flusher.doctor.finding import Finding, Level
 from flusher.doctor.kept import DROP_MAX_S, LAG_MAX_S, WAITING_MAX, Claims, Events, judge_claims, judge_events
 from flusher.doctor.ledger_state import Producer, Shard, judge_clock, judge_producers, judge_shard
 from flusher.doctor.postgres_server import judge_postgres
-from flusher.doctor.redis_server import judge_redis
-from flusher.doctor.sidecar_process import check_journal, check_sidecar, file_system_of, judge_file_system
+from flusher.doctor.redis_server import BACKLOG_MAX, judge_backlog, judge_redis
+from flusher.doctor.sidecar_process import (
+    LAG_MAX,
+    check_journal,
+    check_sidecar,
+    file_system_of,
+    judge_figures,
+    judge_file_system,
+)
 from flusher.embedded.system import free_address
 from flusher.embedded.valkey import ValkeyServer
 from flusher.retention import Keep
@@ -194,9 +201,15 @@ def test_every_supported_redis_is_fine(every_redis_url: str) -> None:
 
 
 def test_a_sidecar_that_does_not_accept_says_why(up: Up) -> None:
-    assert check_sidecar(up.endpoints["http"])[0].level is Level.OK
-    (found,) = check_sidecar(f"http://{free_address().text}")
-    assert (found.level, found.remedy) == (Level.FAIL, "start it, or name its address with --http")
+    found = {one.name: one for one in check_sidecar(up.endpoints["http"])}
+    assert {name: one.level for name, one in found.items()} == {
+        "ready": Level.OK,
+        "sending": Level.OK,
+        "journal": Level.OK,
+    }
+    assert found["sending"].detail == "1 shards are connected; 0 batches of the journal wait to be sent"
+    (silent,) = check_sidecar(f"http://{free_address().text}")
+    assert (silent.level, silent.remedy) == (Level.FAIL, "start it, or name its address with --http")
 
 
 @pytest.mark.parametrize(
@@ -208,7 +221,7 @@ def test_a_sidecar_that_does_not_accept_says_why(up: Up) -> None:
         ({"aof_enabled": 0}, "durability", Level.WARN),
         ({"aof_last_write_status": "err"}, "durability", Level.FAIL),
         ({"used_memory": 800 << 20}, "memory", Level.WARN),
-        ({"used_memory": 1000 << 20}, "memory", Level.FAIL),
+        ({"used_memory": 880 << 20}, "memory", Level.FAIL),  # sidecars stopped sending
         ({"maxmemory": 0, "used_memory": 8000 << 20}, "memory", Level.WARN),
         ({"role": "slave"}, "role", Level.FAIL),
     ],
@@ -268,6 +281,45 @@ def test_a_sidecar_that_is_silent_is_noticed(behind_s: int | None, level: Level,
     (found,) = judge_producers([Producer("p", "", behind_s)], 0)
     assert found.level is level
     assert said in found.remedy
+
+
+@pytest.mark.parametrize(
+    ("changed", "levels"),
+    [
+        ({}, {}),
+        ({"redis_shards_connected": 0}, {"sidecar.sending": Level.FAIL}),
+        ({"sending_paused": 1}, {"sidecar.sending": Level.WARN}),
+        ({"redis_lag_batches": LAG_MAX + 1}, {"sidecar.sending": Level.WARN}),
+        ({"journal_bytes": 76}, {"sidecar.journal": Level.WARN}),
+        ({"journal_bytes": 99}, {"sidecar.journal": Level.WARN}),  # what Postgres has gives way
+        ({"journal_bytes": 89, "sending_paused": 1}, {"sidecar.sending": Level.WARN, "sidecar.journal": Level.WARN}),
+        ({"journal_bytes": 91, "sending_paused": 1}, {"sidecar.sending": Level.WARN, "sidecar.journal": Level.FAIL}),
+        (
+            {"journal_bytes": 91, "redis_shards_connected": 0},
+            {"sidecar.sending": Level.FAIL, "sidecar.journal": Level.FAIL},
+        ),
+    ],
+)
+def test_a_sidecar_is_judged_by_its_figures(changed: dict[str, float], levels: dict[str, Level]) -> None:
+    figures = {"redis_shards_connected": 1, "redis_lag_batches": 3, "journal_bytes": 10, "journal_bytes_max": 100.0}
+    found = list(judge_figures({f"taximeter_{name}": value for name, value in {**figures, **changed}.items()}))
+    assert len(found) == 2
+    assert _not_ok(found) == levels
+
+
+def test_a_sidecar_that_says_less_is_judged_by_less() -> None:
+    assert list(judge_figures({})) == []
+
+
+def test_what_waits_in_redis_is_counted_without_postgres(redis_url: str, database_url: str) -> None:
+    _drain(redis_url, database_url)
+    with redis.Redis.from_url(redis_url) as client:
+        generation = client.hget(keys.state(0), "generation")
+        assert isinstance(generation, bytes)
+        client.xadd(keys.open_epoch(0, generation.decode()).stream, {"a": "b"})
+    found = _named(examine(SetUp(redis_url)))
+    assert found["redis.backlog"].detail == "1 batches wait to be drained"
+    assert judge_backlog(BACKLOG_MAX + 1).level is Level.WARN
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from flusher import health
 from flusher.drain import Drained
 from flusher.health import Health, HealthServer, answer
 from flusher.retention import Dropped
+from flusher.watch import Seen
 from sidecar.contract.codes import TaximeterError, TryAgainError
 from sidecar.contract.settings import Address
 
@@ -61,6 +62,32 @@ def test_everything_that_a_drain_did_is_counted() -> None:
     assert _value(one, "taximeter_flusher_dropped_events_total") == 100
     assert _value(one, "taximeter_flusher_cycle_seconds_sum") == 0.25
     assert _value(one, "taximeter_flusher_errors_total", code="database_unavailable") == 1
+
+
+def test_how_full_redis_is_and_how_long_a_server_is_silent_are_said() -> None:
+    one = Health()
+    one.looked(Seen(memory_bytes=850, memory_bytes_max=1000, batches=3))
+    assert _value(one, "taximeter_flusher_redis_memory_bytes") == 850
+    assert _value(one, "taximeter_flusher_redis_memory_bytes_max") == 1000
+    assert _value(one, "taximeter_flusher_undrained_batches") == 3
+    # when Postgres is silent, and then Redis too
+    one.failed(TryAgainError("database_unavailable", "away"))
+    first = _silent_s(one, "postgres")
+    assert _silent_s(one, "redis") == 0
+    one.failed(TryAgainError("redis_unavailable", "away"))
+    one.failed(TryAgainError("database_unavailable", "away"))
+    # then both times grow, each from its beginning, until Redis answers, and until a cycle went well
+    assert _silent_s(one, "postgres") > first > 0
+    assert _silent_s(one, "postgres") > _silent_s(one, "redis") > 0
+    one.looked(Seen(1, 1, 1))
+    assert _silent_s(one, "postgres") > _silent_s(one, "redis") == 0
+    one.cycle_ended(0.1)
+    assert _silent_s(one, "postgres") == 0
+
+
+def _silent_s(of: Health, server: str) -> float:
+    found = _value(of, "taximeter_flusher_unreachable_seconds", server=server)
+    return -1 if found is None else found
 
 
 def test_the_page_lists_every_metric() -> None:

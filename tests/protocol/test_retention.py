@@ -215,6 +215,7 @@ async def test_an_event_whose_month_was_dropped_is_not_brought_back_from_quarant
     assert {outcome.value: count for outcome, count in outcomes.items() if count} == {"duplicate": 1}
 
 
+@pytest.mark.parametrize("told", [False, True], ids=["known", "came_later"])
 @pytest.mark.parametrize(
     "needed",
     [
@@ -222,15 +223,19 @@ async def test_an_event_whose_month_was_dropped_is_not_brought_back_from_quarant
         "INSERT INTO discrepancies VALUES (DEFAULT, 0, 'e', 'u', 'm', '{}', '2025-07-02', 2, 2, 1, 1)",
         "INSERT INTO holes (producer, shard, first_sequence, last_sequence, events) VALUES ('p', 0, 5, 6, 7)",
     ],
+    ids=["subscription", "discrepancy", "hole"],
 )
-async def test_what_is_still_needed_stays(system: System, needed: LiteralString) -> None:
+async def test_what_is_still_needed_stays(system: System, needed: LiteralString, told: bool) -> None:
     await _july_and_today(system)
     execute(system, "INSERT INTO plans (name) VALUES ('p')")
+    if told:
+        await clean(system, KEEP_LITTLE)
     execute(system, needed)
-    for _ in range(2):
-        assert await clean(system, KEEP_LITTLE) == Dropped()
-        hear_of_the_floor(system)
+    await clean(system, KEEP_LITTLE)
+    hear_of_the_floor(system)
+    assert await clean(system, KEEP_LITTLE) == Dropped()
     assert system.rows("SELECT count(*) FROM events") == [(3,)]
+    assert system.rows("SELECT event_floor_next < '2025-07-01' FROM ledger") == [(not told,)]
 
 
 async def test_a_month_whose_usage_is_not_what_its_events_say_stays(system: System) -> None:
