@@ -42,10 +42,15 @@ class Known(NamedTuple):
 
 
 class Missing(NamedTuple):
-    """Records of a producer that Redis once had, and neither Redis nor Postgres has now."""
+    """Records of a producer up to `last` that Redis once had, and neither Redis nor Postgres has now."""
 
     hole: HoleId
-    last_sequence: int
+    last: Position
+
+    @property
+    def last_sequence(self) -> int:
+        """The number of the last one."""
+        return self.last.sequence
 
 
 def list_producers(connection: psycopg.Connection[TupleRow]) -> list[Known]:
@@ -88,7 +93,7 @@ def _give_up(
     source: Source,
     producer: str,
     reason: str,
-    seen: Mapping[int, int],
+    seen: Mapping[int, Position | None],
     *,
     force: bool,
 ) -> list[Missing]:
@@ -106,7 +111,7 @@ def _give_up(
             missing += [found] if found else []
     for hole, last in missing:
         # How many events the records had went with them.
-        connection.execute(query("insert_hole"), (*hole, last, 0, None))
+        connection.execute(query("insert_hole"), (*hole, last.sequence, 0, last.digest))
     connection.execute(query("retire_producer"), {"producer": producer, "reason": reason})
     for shard in seen:
         # Rule 14: a fresh token has the next generation leave it out, so that it has to register if it returns.
@@ -129,15 +134,15 @@ def _lock(connection: psycopg.Connection[TupleRow], producer: str, *, force: boo
         )
 
 
-def _seen(state: ShardState, ledger: str, producer: str) -> int:
-    """Return the last record of the producer that Redis says it had; 0 where it says nothing that can be believed."""
+def _seen(state: ShardState, ledger: str, producer: str) -> Position | None:
+    """Return the last position of the producer that Redis says it had; None where it says nothing to be believed."""
     if state.ledger != ledger:
-        return 0
+        return None
     said: Iterable[Position | None] = (state.positions.get(producer), state.committed.get(producer))
-    return max((position.sequence for position in said if position), default=0)
+    return max((position for position in said if position), default=None)
 
 
-def _missing(inspection: Inspection, ledger: str, committed: HoleId, seen_before: int) -> Missing | None:
+def _missing(inspection: Inspection, ledger: str, committed: HoleId, seen_before: Position | None) -> Missing | None:
     """Return what is missing above Postgres's position, `committed.first_sequence`.
 
     What came into the stream since the drain is not missing: it is drained although its producer is retired.
@@ -146,5 +151,8 @@ def _missing(inspection: Inspection, ledger: str, committed: HoleId, seen_before
     for entry in inspection.entries:
         if entry.producer == committed.producer and entry.after.sequence == reach + 1:
             reach = entry.after.sequence
-    last = max(seen_before, _seen(inspection.state, ledger, committed.producer))
-    return Missing(committed._replace(first_sequence=reach + 1), last) if last > reach else None
+    said = (seen_before, _seen(inspection.state, ledger, committed.producer))
+    last = max((position for position in said if position), default=None)
+    if last is None or last.sequence <= reach:
+        return None
+    return Missing(committed._replace(first_sequence=reach + 1), last)

@@ -55,6 +55,18 @@ def unwritable(what: str, error: OSError) -> Unavailable:
     return Unavailable("journal_full" if full else "journal_failed", f"{what}: {error.strerror}", 5)
 
 
+def segment_name(shard: int, number: int) -> str:
+    """Return the name of the segment that begins with the record of this number."""
+    return f"{shard:04d}-{number:016d}{SUFFIX}"
+
+
+def numbers_of(disk: Disk, directory: Path, shard: int) -> list[int]:
+    """Return the numbers of the first records of a shard's segments, in order."""
+    stem = f"{shard:04d}-"
+    names = (name for name in disk.names(directory) if name.endswith(SUFFIX) and name.startswith(stem))
+    return sorted(int(name.removeprefix(stem).removesuffix(SUFFIX)) for name in names)
+
+
 class ShardJournal:
     """The chain of one shard. `first` is what stands before its first record, `head` what stands behind its last one.
 
@@ -79,7 +91,7 @@ class ShardJournal:
         self._shift = chain.shift
         self._segments: deque[_Segment] = deque()
         self._digests: dict[int, bytes] = {self.first.position.sequence: self.first.position.digest}
-        numbers = self._numbers()
+        numbers = numbers_of(self._disk, self._shelf.directory, self.shard)
         lowest = self._number_behind(self.first)
         for number in numbers:
             if number < lowest:
@@ -90,13 +102,8 @@ class ShardJournal:
             self._disk.sync(self._descriptor)
         self._remember(self.head.position)
 
-    def _numbers(self) -> list[int]:
-        stem = f"{self.shard:04d}-"
-        names = (name for name in self._disk.names(self._shelf.directory) if name.endswith(SUFFIX))
-        return [int(name.removeprefix(stem).removesuffix(SUFFIX)) for name in names if name.startswith(stem)]
-
     def _path(self, number: int) -> Path:
-        return self._shelf.directory / f"{self.shard:04d}-{number:016d}{SUFFIX}"
+        return self._shelf.directory / segment_name(self.shard, number)
 
     def _number_behind(self, start: Start) -> int:
         """Return the number in the journal of the record behind `start`."""

@@ -82,6 +82,11 @@ class Disk:
         """Delete a file, if it is there."""
         path.unlink(missing_ok=True)
 
+    def copy(self, path: Path, copy: Path) -> None:
+        """Give a file a second name, if that is free."""
+        with suppress(FileExistsError):
+            os.link(path, copy)
+
     def replace(self, path: Path, content: bytes) -> None:
         """Replace a file durably: after a crash either this or the one before is there, whole."""
         temporary = path.with_suffix(".new")

@@ -101,7 +101,7 @@ def scan(disk: Disk, path: Path, start: Start, *, last: bool) -> Start:
         if cursor.offset == before:
             break
     if cursor.offset < size:
-        if not last or whole_record_behind(disk.read(path), cursor.offset) is not None:
+        if not last or any(records(disk.read(path)[cursor.offset + 1 :])):
             raise JournalError(
                 "journal_corrupt",
                 f"{path.name}: the record at byte {cursor.offset} (sequence {cursor.start.position.sequence + 1}) is "
@@ -120,12 +120,14 @@ def _cut(disk: Disk, path: Path, size: int) -> None:
         disk.close(descriptor)
 
 
-def whole_record_behind(content: bytes, offset: int) -> int | None:
-    """Return where the next whole record starts behind `offset`: if there is one, that at `offset` is not just torn."""
-    at = content.find(MAGIC, offset + 1)
+def records(content: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where every whole record of a segment's bytes begins and ends."""
+    file = BytesIO(content)
+    at = content.find(MAGIC)
     while at >= 0:
-        header = content[at : at + HEADER_BYTES]
-        if _read_record(header, BytesIO(content[at + HEADER_BYTES :])) is not None:
-            return at
-        at = content.find(MAGIC, at + 1)
-    return None
+        file.seek(at)
+        if _read_record(file.read(HEADER_BYTES), file) is None:
+            at = content.find(MAGIC, at + 1)
+        else:
+            yield at, file.tell()
+            at = content.find(MAGIC, file.tell())

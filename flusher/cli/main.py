@@ -56,6 +56,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "verify": Command("flusher.cli.verify", "prove that what was accepted is what will be billed"),
     "rebuild": Command("flusher.cli.rebuild", "restore Redis from PostgreSQL; safe at any time"),
     "producers": Command("flusher.cli.producers", "list the sidecars, and give up on one that will not come back"),
+    "journal": Command("flusher.cli.journal", "repair a damaged journal, or send one whose sidecar is gone"),
     "holes": Command("flusher.cli.holes", "list records that are known to be missing, and accept that they are"),
     "chaos": Command("flusher.cli.chaos", "kill, stop and wipe anything, and prove that every event counts once"),
     "quarantine": Command(

@@ -58,6 +58,7 @@ CODES: Final[dict[str, str]] = {
     "ledger_mismatch": "Redis or the journal belongs to another ledger or shard count",
     "journal_corrupt": "a journal record in the middle is damaged; see `taximeter journal repair`",
     "journal_locked": "another process holds this journal",
+    "journal_waiting": "PostgreSQL does not have all of the journal yet; nothing is lost, try again",
     "catalog_invalid": "the catalog has entries that can't be applied; nothing was changed",
     "meter_in_use": "the meter has usage, so what it counts can't change; make a new one",
     "data_refused": "PostgreSQL can't store the event as it is; it is in quarantine",
