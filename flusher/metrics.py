@@ -53,6 +53,28 @@ class Metrics(Observer):
             "Single events that were dropped with their month because they are older than they have to be kept.",
             registry=self.registry,
         )
+        self.cycle_seconds = Histogram(
+            "taximeter_flusher_cycle_seconds",
+            "A cycle over all shards that ended without an error.",
+            buckets=_SECONDS_BUCKETS,
+            registry=self.registry,
+        )
+        self.last_cycle = Gauge(
+            "taximeter_flusher_last_cycle_timestamp_seconds",
+            "When the last cycle without an error ended, in seconds since 1970; 0 before the first.",
+            registry=self.registry,
+        )
+        self.errors = Counter(
+            "taximeter_flusher_errors",
+            "Cycles, and attempts to start, that ended with an error, by its code.",
+            ["code"],
+            registry=self.registry,
+        )
+        for outcome in _OUTCOMES:
+            self.events.labels(outcome)
+        self._watch_servers()
+
+    def _watch_servers(self) -> None:
         self.redis_memory = Gauge(
             "taximeter_flusher_redis_memory_bytes",
             "Memory that Redis uses; sidecars stop sending before it is full.",
@@ -75,25 +97,6 @@ class Metrics(Observer):
             registry=self.registry,
         )
         self._silent_since: dict[str, float] = {}
-        self.cycle_seconds = Histogram(
-            "taximeter_flusher_cycle_seconds",
-            "A cycle over all shards that ended without an error.",
-            buckets=_SECONDS_BUCKETS,
-            registry=self.registry,
-        )
-        self.last_cycle = Gauge(
-            "taximeter_flusher_last_cycle_timestamp_seconds",
-            "When the last cycle without an error ended, in seconds since 1970; 0 before the first.",
-            registry=self.registry,
-        )
-        self.errors = Counter(
-            "taximeter_flusher_errors",
-            "Cycles, and attempts to start, that ended with an error, by its code.",
-            ["code"],
-            registry=self.registry,
-        )
-        for outcome in _OUTCOMES:
-            self.events.labels(outcome)
         for server in _SERVERS.values():
             self.unreachable.labels(server).set_function(partial(self._silent_s, server))
 
