@@ -48,7 +48,8 @@ def apply_catalog(connection: Connection, text: str, *, dry_run: bool = False) -
             ) from error
         current = load_catalog(connection)
         draft = parse(text, current)
-        changes = compare(draft, current, _used(connection, names_to_look_up(draft)))
+        floor_us = connection.execute(query("read_ledger")).fetchall()[0][4]
+        changes = compare(draft, current, _used(connection, names_to_look_up(draft)), floor_us)
         return _write(connection, changes)
 
 

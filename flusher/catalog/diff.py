@@ -5,14 +5,16 @@ Nothing is ever removed: an entry that the file leaves out stays as it is.
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from flusher.catalog.encode import Entry, entry_table
 from flusher.catalog.model import METER_IN_USE, Catalog, counts_the_same
 from flusher.catalog.parse import Draft
 from flusher.catalog.problem import CatalogError, Problem
-from sidecar.contract.meters import Meter
+from sidecar.contract.meters import WINDOW_S, Meter
 
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 SECTIONS: Final = ("meters", "plans", "customers", "subscriptions")
 
 
@@ -66,17 +68,19 @@ def names_to_look_up(draft: Draft) -> frozenset[str]:
     return frozenset(meters) | frozenset(meter.event_type for meter in meters.values())
 
 
-def compare(draft: Draft, current: Catalog, used: Collection[str]) -> Changes:
+def compare(draft: Draft, current: Catalog, used: Collection[str], floor_us: int | None = None) -> Changes:
     """Return what applying the file changes.
 
-    `used` holds those of `names_to_look_up` under which usage was counted. Raises CatalogError, with every
-    problem, where the file would change what must stay: what a meter with usage counts (`meter_in_use`), a
-    subscribed plan's currency, or a subscription's customer, plan or start.
+    `used` holds those of `names_to_look_up` under which usage was counted; single events up to `floor_us`
+    (microseconds since the epoch) are dropped. Raises CatalogError, with every problem, where the file would change
+    what must stay: what a meter with usage counts (`meter_in_use`), a subscribed plan's currency, or a subscription's
+    customer, plan or start; and where a period would be rated from events that are gone.
     """
     problems = [
         *_meter_problems(draft, current, used),
         *_currency_problems(draft, current),
         *_subscription_problems(draft, current),
+        *_boundary_problems(draft, current, floor_us),
     ]
     if problems:
         raise CatalogError(problems)
@@ -142,6 +146,27 @@ def _subscription_problems(draft: Draft, current: Catalog) -> list[Problem]:
                     f"set its end, and add another subscription with an id of its own"
                 )
                 problems.append(Problem(path, message))
+    return problems
+
+
+def _boundary_problems(draft: Draft, current: Catalog, floor_us: int | None) -> list[Problem]:
+    """Return a problem for each new start or end inside a window whose single events are dropped (design 2.4)."""
+    problems = []
+    for name, found in draft.catalog.subscriptions.items():
+        before = current.subscriptions.get(name)
+        for key, moment, known in (
+            ("start", found.start, before.start if before else None),
+            ("end", found.end, before.end if before else None),
+        ):
+            if floor_us is None or moment is None or moment == known:
+                continue
+            moment_us = (moment - _EPOCH) // timedelta(microseconds=1)
+            if moment_us <= floor_us and moment_us % (WINDOW_S * 1_000_000):
+                message = (
+                    f"expected a quarter of an hour, such as 10:15:00, got {moment.isoformat()}: single events of that "
+                    "time are dropped, and what lies before and behind it inside its 15 minutes can't be told apart"
+                )
+                problems.append(Problem(f"{draft.paths['subscriptions', name]}.{key}", message))
     return problems
 
 

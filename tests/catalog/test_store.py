@@ -218,3 +218,26 @@ def test_the_schema_itself_refuses_what_no_catalog_holds(connection: Connection,
     apply_catalog(connection, BASE)
     with pytest.raises(psycopg.IntegrityError):
         connection.execute(statement)
+
+
+def test_a_period_that_would_be_rated_from_dropped_events_is_refused(connection: Connection) -> None:
+    # given that single events of July are dropped
+    apply_catalog(connection, METER + PLAN)
+    connection.execute("UPDATE ledger SET event_floor_next = '2025-07-31 23:59:59.999999Z'")
+
+    def subscribe(name: str, start: str, end: str = "") -> None:
+        until = f"end = {end}\n" if end else ""
+        apply_catalog(
+            connection,
+            f'[[subscriptions]]\nid = "{name}"\ncustomer = "{name}"\nplan = "pro"\nstart = {start}\n{until}',
+        )
+
+    # then a period may begin there on a quarter of an hour, or later inside of one
+    subscribe("a", "2025-07-10T10:15:00Z", "2025-08-10T10:07:30Z")
+    with pytest.raises(CatalogError, match=r"subscriptions\[0\]\.start: expected a quarter of an hour"):
+        subscribe("b", "2025-07-10T10:07:30Z")
+    with pytest.raises(CatalogError, match=r"subscriptions\[0\]\.end: expected a quarter of an hour"):
+        subscribe("c", "2025-07-10T10:15:00Z", "2025-07-20T10:07:30Z")
+    # and what was there before stays
+    connection.execute("INSERT INTO subscriptions VALUES ('d', 'd', 'pro', '2025-07-10 10:07:30Z')")
+    subscribe("d", "2025-07-10T10:07:30Z", "2025-09-01T00:00:00Z")
