@@ -17,6 +17,7 @@ from sidecar.contract.settings import (
     read_redis_url,
     read_settings,
     seconds,
+    whole_seconds,
 )
 from sidecar.contract.settings import add_flags as add_flags_of
 
@@ -72,6 +73,16 @@ class Settings:
             read_events_days,
             "days",
             "how long single events are kept, from 100; months that end earlier are dropped, usage and invoices stay",
+        ),
+    ]
+    finalization_window_s: Annotated[
+        int,
+        Setting(
+            "3600",
+            whole_seconds(0, 72 * 3600),
+            "seconds",
+            "how long a sidecar that goes on under another id may be silent before no period waits for its old one; "
+            "the window of `taximeter invoice`",
         ),
     ]
     health_http: Annotated[

@@ -198,7 +198,7 @@ class Ledger:
         """Close a hole whose records have come after all."""
         self._run("fill_hole", (producer, shard, last))
 
-    def quiet_predecessors(self, quiet_s: float) -> list[str]:
+    def quiet_predecessors(self, quiet_s: int) -> list[str]:
         """Return the producers whose records go on under another id and that were not heard of for so long."""
         return [row[0] for row in self._rows("read_quiet_predecessors", (quiet_s,))]
 

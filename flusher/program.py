@@ -58,7 +58,9 @@ def _connect(settings: Settings, health: Health, stop: threading.Event) -> Worke
     while True:
         try:
             keep = Keep(settings.claims_keep_days, settings.events_keep_days)
-            return Worker.connect(settings.redis_url, settings.database_url, health, keep)
+            return Worker.connect(
+                settings.redis_url, settings.database_url, health, keep, settings.finalization_window_s
+            )
         except TaximeterError as error:
             if not isinstance(error, TryAgainError) and error.code != "schema_outdated":
                 raise

@@ -12,7 +12,7 @@ from sidecar.contract.asking import Asking
 from sidecar.contract.codec import Position
 from sidecar.contract.identity import chain_start
 
-QUIET_S: Final = 3_600.0
+QUIET_S: Final = 3_600
 
 _log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ class Registrar:
     `quiet_s`: a producer whose records go on under another id is let go when nothing was heard of it for so long.
     """
 
-    def __init__(self, source: Source, ledger: Ledger, row: LedgerRow, quiet_s: float = QUIET_S) -> None:
+    def __init__(self, source: Source, ledger: Ledger, row: LedgerRow, quiet_s: int = QUIET_S) -> None:
         self._source = source
         self._ledger = ledger
         self._row = row

@@ -11,7 +11,7 @@ from flusher.generation import Generations
 from flusher.janitor import Janitor
 from flusher.ledger import Ledger
 from flusher.rebuild import Rebuild, Rebuilt
-from flusher.registrar import Registrar
+from flusher.registrar import QUIET_S, Registrar
 from flusher.retention import Dropped, Keep, Retention
 from flusher.source import EpochChanged, Source
 from flusher.watch import Seen, Watch
@@ -49,6 +49,8 @@ class Observer:
 class Worker:
     """One flusher: any number may run. Without `keep` it drops nothing, without `watch` it says nothing of Redis.
 
+    `quiet_s`: see `Registrar`.
+
     Raises TryAgainError from its constructor when the ledger can't be read.
     """
 
@@ -60,6 +62,7 @@ class Worker:
         clock: Clock | None = None,
         keep: Keep | None = None,
         watch: Watch | None = None,
+        quiet_s: int = QUIET_S,
     ) -> None:
         self._source = source
         self._ledger = ledger
@@ -69,21 +72,26 @@ class Worker:
             self._row = ledger.read()
         self._drain = Drain(source, ledger)
         self._generations = Generations(source, ledger, self._row, self._drain, self._clock)
-        self._registrar = Registrar(source, ledger, self._row)
+        self._registrar = Registrar(source, ledger, self._row, quiet_s)
         self._janitor = Janitor(source, self._clock)
         self._watch = watch
         self._retention = Retention(ledger, self._row.shards, keep, self._clock) if keep else None
 
     @classmethod
     def connect(
-        cls, redis_url: str, database_url: str, observer: Observer | None = None, keep: Keep | None = None
+        cls,
+        redis_url: str,
+        database_url: str,
+        observer: Observer | None = None,
+        keep: Keep | None = None,
+        quiet_s: int = QUIET_S,
     ) -> Self:
         """Return a flusher of these servers. Raises TaximeterError when one of them can't be used."""
         with connect(database_url) as connection:
             check_schema(connection)
         source = Source.connect(redis_url)
         source.check_suitable()
-        return cls(source, Ledger(database_url), observer, keep=keep, watch=Watch(source, Clock()))
+        return cls(source, Ledger(database_url), observer, keep=keep, watch=Watch(source, Clock()), quiet_s=quiet_s)
 
     def close(self) -> None:
         """Close the connections."""
