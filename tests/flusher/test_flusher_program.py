@@ -9,16 +9,18 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import LiteralString
 
 import psycopg
 import pytest
 import redis
 
-from flusher.database import migrate
+from flusher.database import connect, migrate
 from flusher.embedded.postgres import PostgresServer
 from flusher.embedded.process import wait_until
 from flusher.embedded.system import free_address
 from flusher.embedded.valkey import ValkeyServer
+from flusher.partitions import ensure_partitions
 from sidecar.contract import keys
 
 DEADLINE_S = 30.0
@@ -223,3 +225,46 @@ def test_passwords_may_come_from_files(
     with psycopg.connect(database_url) as connection:
         held = connection.execute("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'taximeter'")
         assert held.fetchone() != (0,)
+
+
+def test_what_a_killed_one_was_dropping_goes_on_to_go(
+    start_program: StartProgram, redis_url: str, database_url: str
+) -> None:
+    # given old claims, and a month of events that sidecars have refused for long, with its usage
+    ensure_partitions(database_url, ["202507"])
+    with connect(database_url) as connection:
+        connection.execute(
+            "INSERT INTO claims SELECT decode(lpad(to_hex(n), 32, '0'), 'hex'), '\\x0000000000000000', NULL,"
+            " '2025-01-01' FROM generate_series(1, 30000) AS n"
+        )
+        connection.execute(
+            "INSERT INTO events SELECT '2025-07-02Z'::timestamptz + n * interval '1 minute',"
+            " decode(lpad(to_hex(n), 32, '0'), 'hex'), '\\x0000000000000000', 0, 0, 1, now(), 'u', '', NULL, 'x', 2"
+            " FROM generate_series(0, 299) AS n"
+        )
+        connection.execute(
+            "INSERT INTO usage SELECT 0, 'u', 'x', '{}', date_bin('15 minutes', event_time, 'epoch'), sum(units),"
+            " count(*) FROM events GROUP BY 5"
+        )
+        connection.execute(
+            "UPDATE ledger SET event_floor_next = '2025-07-31 23:59:59.999999Z',"
+            " event_floor_next_at = now() - interval '2 days'"
+        )
+
+    def read(text: LiteralString) -> object:
+        with connect(database_url) as connection:
+            return connection.execute(text).fetchall()[0][0]
+
+    # when a flusher is killed while it drops them, and another one works
+    first = start_program(redis_url, database_url, TAXIMETER_EVENTS_KEEP_DAYS="100")
+    assert first.becomes(lambda: read("SELECT count(*) FROM claims") != 30000), first.log.read_text()
+    first.end(signal.SIGKILL)
+    second = start_program(redis_url, database_url, TAXIMETER_EVENTS_KEEP_DAYS="100")
+    assert second.becomes(lambda: read("SELECT to_regclass('events_202507')") is None), second.log.read_text()
+    # then all of it is gone, once, and the usage stays
+    assert read("SELECT count(*) FROM claims") == 0
+    assert read("SELECT array[events, usage_events] FROM dropped_events") == [300, 300]
+    assert read("SELECT sum(events) FROM usage") == 300
+    assert second.becomes(lambda: second.metric("taximeter_flusher_dropped_events_total") == 300)
+    assert 0 <= second.metric("taximeter_flusher_dropped_claims_total") < 30000
+    assert second.end() == 0
