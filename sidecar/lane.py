@@ -7,10 +7,14 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from typing import Final, NamedTuple
 
+import msgspec
+
 from sidecar.chain import ShardJournal
-from sidecar.contract.codec import CODEC_VERSION, Batch, Claim, encode_batch
+from sidecar.contract.codec import CODEC_VERSION, Batch, Claim, decode_batch, encode_batch
+from sidecar.contract.codes import TaximeterError
 from sidecar.contract.event import EVENTS_PER_REQUEST_MAX, Event
 from sidecar.contract.scripts import Step
 from sidecar.errors import Unavailable
@@ -65,7 +69,7 @@ class Entry(NamedTuple):
 
 
 class Lane:
-    """One shard's queue and its writer. `watermark_us` is the last watermark that went into a batch.
+    """One shard's queue and its writer. `watermark_us` is the last watermark that is in the journal.
 
     Whoever holds `still` knows that nothing is being journaled.
     """
@@ -74,7 +78,7 @@ class Lane:
         self.journal = journal
         self.shard = journal.shard
         self.waiting_events = 0
-        self.watermark_us = 0
+        self.watermark_us = _last_watermark_us(journal)
         self.still = asyncio.Lock()
         self._executor = executor
         self._waiting: deque[Part] = deque()
@@ -168,6 +172,14 @@ class Lane:
         )
         events = tuple(event for part in parts for event in part.events)
         return Batch(CODEC_VERSION, self.shard, revision, now_us, self.watermark_us, claims, events)
+
+
+def _last_watermark_us(journal: ShardJournal) -> int:
+    """Return the watermark of the last record, so that a clock that was set back meanwhile does not go behind it."""
+    for step in journal.steps_after(journal.head.position.sequence - 1):
+        with suppress(msgspec.DecodeError, TaximeterError):
+            return decode_batch(step.record).watermark_us
+    return 0
 
 
 def _placed(parts: Sequence[Part]) -> list[tuple[int, Part]]:

@@ -16,7 +16,7 @@ from sidecar.contract.event import Event, Identity, compact_units
 from sidecar.contract.identity import claim_key, event_key, fingerprint, indexed_key, shard_of
 from sidecar.contract.units import NANO
 from sidecar.disk import Disk
-from sidecar.ingest import Ingest, Receipt
+from sidecar.ingest import Ingest, Receipt, wall_us
 from sidecar.journal import Journal
 from sidecar.link import RedisServer
 from sidecar.live import LiveUsage
@@ -86,7 +86,13 @@ class System:
         self.sidecars: dict[str, Ingest] = {}
 
     async def sidecar(
-        self, name: str = "a", *, ack_deadline_s: float = 5.0, registered: bool = True, disk: Disk | None = None
+        self,
+        name: str = "a",
+        *,
+        ack_deadline_s: float = 5.0,
+        registered: bool = True,
+        disk: Disk | None = None,
+        clock: Callable[[], int] = wall_us,
     ) -> Ingest:
         """Returns the sidecar of this name, started and, if asked for, registered."""
         if name not in self.sidecars:
@@ -98,6 +104,7 @@ class System:
                 dedupe_ttl_s=86_400,
                 hold_s=0.0,
                 watermark_interval_s=3600.0,
+                wall_us=clock,
             )
             self.sidecars[name] = ingest
             ingest.start()
