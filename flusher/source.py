@@ -354,14 +354,19 @@ def _positions(fields: Mapping[str, str], prefix: str) -> dict[str, Position]:
 
 
 def decode_counters(flat: Mapping[bytes, bytes]) -> dict[Counter, Amount]:
-    """Return the counters whose limbs these fields hold; those that came to nothing are left out."""
+    """Return the counters whose limbs these fields hold; those that came to nothing are left out.
+
+    What ingest did not write is passed over: if it displaced something, the stream says so (rule 9).
+    """
     limbs: dict[str, dict[str, int]] = {}
     for name, value in flat.items():
-        stem, _, suffix = name.decode().rpartition(keys.SEPARATOR)
-        limbs.setdefault(stem, {})[suffix] = int(value)
+        with suppress(ValueError):
+            stem, _, suffix = name.decode().rpartition(keys.SEPARATOR)
+            limbs.setdefault(stem, {})[suffix] = int(value)
     counters: dict[Counter, Amount] = {}
     for stem, parts in limbs.items():
         amount = Amount(join(parts.get("0", 0), parts.get("1", 0), parts.get("2", 0)), parts.get("n", 0))
         if amount.nanos or amount.events:
-            counters[keys.decode_counter_field(stem)] = amount
+            with suppress(ValueError):
+                counters[keys.decode_counter_field(stem)] = amount
     return counters

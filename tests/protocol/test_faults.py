@@ -265,6 +265,30 @@ async def test_junk_in_a_shards_keys_is_replaced_and_everything_counts_once(syst
     assert (await prove(system)).ok
 
 
+@pytest.mark.parametrize("whole", [False, True])
+async def test_junk_among_the_counters_is_recorded_and_everything_counts_once(system: System, *, whole: bool) -> None:
+    # given counters in Redis, and somebody who wrote over one of their fields, or over all of them
+    await system.send([an_event("e-1"), an_event("e-2", user_id="cus_2")])
+    client = redis.Redis.from_url(system.redis_url)
+    generation = client.hget(keys.state(0), "generation")
+    assert isinstance(generation, bytes)
+    counters = keys.open_epoch(0, generation.decode()).counters
+    if whole:
+        client.set(counters, "junk")
+    else:
+        fields = client.hkeys(counters)
+        assert isinstance(fields, list)
+        client.hset(counters, next(name for name in fields if name.endswith(b"n")), "junk")
+        client.hset(counters, "no counter", "junk")
+    client.close()
+    # when it is drained
+    drained = await system.flush()
+    # then the difference is recorded, and the events count
+    assert drained.discrepancies == (2 if whole else 1)
+    assert await total(system) == 2
+    assert (await prove(system)).ok
+
+
 async def test_a_generation_is_replaced_when_redis_has_no_memory_left(
     start_valkey: Callable[..., ValkeyServer], database_url: str, tmp_path: Path
 ) -> None:

@@ -6,7 +6,7 @@ Every commit is kept with what it replaced, so that a failover can take the last
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
-from tests.simulation.world import Process, World
+from tests.simulation.world import WALL_BASE_S, Process, World
 
 Key = tuple[Any, ...]
 TABLES: Final = (
@@ -58,6 +58,10 @@ class Database:
         self.tables["revisions"][0,] = "[]"
         for shard in range(shards):
             self.tables["shards"][shard,] = "new"
+
+    def now_us(self) -> int:
+        """Returns the server's time, microseconds since the epoch."""
+        return int((WALL_BASE_S + self.world.now_s) * 1_000_000)
 
     def next_serial(self) -> int:
         """Returns a number that no row has."""

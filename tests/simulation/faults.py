@@ -20,7 +20,7 @@ PROGRAMS: Final = (
 WAYS: Final = ("redis_flaky", "redis_slow", "redis_down", "redis_unreachable", "redis_restarted", "redis_full")
 POSTGRES: Final = ("postgres_down", "postgres_flaky", "postgres_commits_lost", "postgres_terminated")
 DISKS: Final = ("disk_full", "disk_sync_fails")
-REDIS_LOSES: Final = ("redis_wiped", "redis_back", "redis_evicted", "redis_back", "redis_wiped")
+REDIS_LOSES: Final = ("redis_wiped", "redis_back", "redis_evicted", "redis_junk")
 CLOCKS: Final = ("clock_ahead",)
 COMMON: Final = PROGRAMS + WAYS + POSTGRES + DISKS + CLOCKS
 PROFILES: Final[dict[str, Sequence[str]]] = {
@@ -273,6 +273,20 @@ class Faults:
                 self.oracle.totals_evicted |= b":totals:" in name
                 self._redis_lost()
                 self.net.server.evict(name)
+
+    def _redis_junk(self) -> None:
+        """Somebody else writes into an open epoch."""
+        rng, server = self.world.rng, self.net.server
+        counters = [name for name in server.data if name.endswith(b":counters")]
+        if counters:
+            name = rng.choice(counters)
+            self._redis_lost()
+            if rng.random() < 0.3:
+                server.data[name] = b"junk"
+            else:
+                field = rng.choice(list(server.data[name]))
+                server.data[name][field] = b"junk"
+            self.world.log(f"junk in {name!r}")
 
     # -- Postgres
 

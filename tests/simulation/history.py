@@ -21,6 +21,7 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.world import WALL_BASE_S, Stuck, World
 
 HEAL_S: Final = 90.0
+PROBLEMS_MAX: Final = 6  # that a report lists
 METERS: Final = (
     '[{"name":"api_call","event_type":"api_call"},{"name":"calls","event_type":"api_call","aggregation":"count"}]'
 )
@@ -40,7 +41,7 @@ class Outcome:
 
     def report(self) -> str:
         """Returns what a person needs to go on."""
-        problems = "\n  ".join(self.problems)
+        problems = "\n  ".join([*dict.fromkeys(self.problems)][:PROBLEMS_MAX])
         return (
             f"history {self.seed} ({self.profile}) went wrong:\n  {problems}\nfaults: {', '.join(self.faults)}\n"
             f"replay: python -m tests.simulation {self.seed} --trace"
@@ -165,7 +166,7 @@ class History:
     def _wait_until_drained(self) -> None:
         deadline_s = self.world.now_s + HEAL_S
         while self.world.now_s < deadline_s:
-            self.world.run(self.world.now_s + 0.5)
+            self.world.run(self.world.now_s + self.world.rng.uniform(0.3, 0.7))
             for machine in self.faults.machines:
                 machine.start()  # what a supervisor does
             if self._waits_for() is None:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from flusher.law import NO_FLOOR_US, ClaimState, Item, Outcome
 from flusher.ledger import Advance, DataRefused, Ledger, LedgerRow, Mark
 from flusher.totals import day_totals
-from sidecar.contract.asking import Missing
+from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.codes import TaximeterError, TryAgainError
 from sidecar.contract.meters import WINDOW_S, Amount, Counter, Revision, decode_revision
@@ -179,7 +179,7 @@ class MemoryLedger(Ledger):
                 raise TryAgainError("database_unavailable", "PostgreSQL: the connection is gone")
         return True
 
-    def register(self, producer: str, host: str, predecessors: Sequence[str], zeros: Sequence[Position]) -> bool:
+    def register(self, producer: str, asking: Asking, zeros: Sequence[Position]) -> bool:
         """Makes a producer known, or takes back that it was let go; False when it is known already."""
         self._hold(("producer", producer), wait=True)
         session = self._session
@@ -188,13 +188,13 @@ class MemoryLedger(Ledger):
             if known.retired:
                 session.put("producers", (producer,), known._replace(retired=False))
             return known.retired
-        before = [name for name in predecessors if session.get("producers", (name,)) is not None]
+        before = [name for name in asking.predecessors if session.get("producers", (name,)) is not None]
         predecessor = before[-1] if before else None
-        now_us = int(self._process.wall_s() * 1_000_000)
-        session.put("producers", (producer,), Known(host, predecessor, retired=False))
+        watermark_us = self._database.now_us()
+        if asking.watermark_us is not None:
+            watermark_us = min(watermark_us, asking.watermark_us)
+        session.put("producers", (producer,), Known(asking.host, predecessor, retired=False))
         for shard, zero in enumerate(zeros):
-            old: Place | None = session.get("positions", (predecessor, shard))
-            watermark_us = now_us if old is None else old.watermark_us
             session.put("positions", (producer, shard), Place(zero, Running(0, 0), watermark_us))
         return True
 
@@ -244,7 +244,7 @@ class MemoryLedger(Ledger):
         session = self._statement()
         producers: dict[str, Known] = {key[0]: row for key, row in session.rows("producers")}
         followed = {row.predecessor for row in producers.values()}
-        until_us = int((self._process.wall_s() - quiet_s) * 1_000_000)
+        until_us = self._database.now_us() - int(quiet_s * 1_000_000)
         heard: dict[str, int] = {}
         for (producer, _), row in session.rows("positions"):
             heard[producer] = max(row.watermark_us, heard.get(producer, 0))

@@ -134,6 +134,8 @@ class MiniRedis:
 
     def _from_lua(self, name: bytes, *arguments: Any) -> Any:
         reply = self._commands[name]([_lua_bytes(value) for value in arguments])
+        if name == b"TYPE":
+            return SCRIPTS.lua.table_from({b"ok": reply})
         if reply is None:
             return False
         return SCRIPTS.table(reply) if type(reply) is list else reply
@@ -202,6 +204,10 @@ class MiniRedis:
             return None
         return old if b"GET" in names else b"OK"
 
+    def _cmd_type(self, words: Sequence[bytes]) -> bytes:
+        names = {bytes: b"string", dict: b"hash", Stream: b"stream", SortedSet: b"zset"}
+        return names[type(self.data[words[0]])] if words[0] in self.data else b"none"
+
     def _cmd_exists(self, words: Sequence[bytes]) -> int:
         return sum(key in self.data for key in words)
 
@@ -258,6 +264,9 @@ class MiniRedis:
 
     def _cmd_hgetall(self, words: Sequence[bytes]) -> Any:
         return [part for pair in (self._get(words[0], dict) or {}).items() for part in pair]
+
+    def _cmd_hkeys(self, words: Sequence[bytes]) -> Any:
+        return list(self._get(words[0], dict) or ())
 
     def _cmd_hlen(self, words: Sequence[bytes]) -> int:
         return len(self._get(words[0], dict) or ())

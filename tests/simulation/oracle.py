@@ -68,7 +68,7 @@ class Oracle:
         self.totals_evicted = False
         self.failovers = False
         self.disks_lost: dict[str, float] = {}  # host -> when its disk lost what it had synced
-        self.times_unsure = False  # a registration was lost, and with it the first watermark
+        self.times_unsure = False  # two machines give times under one name
         self._covered: dict[bytes, float] = {}  # digest -> when Postgres first had it
         self._covered_by: list[tuple[Commit, list[bytes]]] = []
 
@@ -147,9 +147,6 @@ class Oracle:
     def failed_over(self, since_s: float) -> None:
         """Notes that Postgres lost its last commits."""
         self.failovers = True
-        for commit in self.database.commits:
-            if commit.at_s >= since_s and any(change.table == "producers" for change in commit.changes):
-                self.times_unsure = True
         while self._covered_by and self._covered_by[-1][0].at_s >= since_s:
             for digest in self._covered_by.pop()[1]:
                 del self._covered[digest]
@@ -324,9 +321,9 @@ def _differing(stream: Any, counters: Any) -> set[str]:
                 figure[0] += 1
                 figure[1] += int(Decimal(event[9]) * 1_000_000_000)
     there: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for name, value in (counters or {}).items():
+    for name, value in counters.items() if isinstance(counters, dict) else ():
         user_id, meter, _, _, suffix = name.decode().split("\x1f")
-        if meter == "calls":
+        if meter == "calls" or value == b"junk":
             continue
         if suffix == "n":
             there[user_id, meter][0] += int(value)

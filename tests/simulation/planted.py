@@ -1,0 +1,515 @@
+"""Bugs of the protocol, planted on purpose: the oracle has to object to each, or it is blind.
+
+A bug is a patch of the product's code for as long as a history runs. Each is a rule of the protocol dropped or bent,
+or a mistake that others have made.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+from unittest.mock import patch
+
+from flusher import drain, generation, registrar, source
+from flusher.entry import Entry, Verdict
+from flusher.insert import Inserter
+from flusher.law import Outcome, Tally
+from flusher.ledger import Advance, Mark
+from sidecar import chain, segment
+from sidecar.contract import identity, keys, scripts
+from sidecar.contract.codec import Position
+from sidecar.contract.event import Event, Identity
+from sidecar.contract.meters import Amount, Counter
+from sidecar.directory import Directory
+from sidecar.disk import Disk
+from sidecar.ingest import Ingest, Receipt
+from sidecar.sender import Sender
+from tests.simulation.database import Transaction
+from tests.simulation.ledger import MemoryLedger
+
+Plant = Callable[[], Iterator[None]]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A bug: the rule that it breaks, what it does, the profile of histories that shows it, and the patch."""
+
+    rule: str
+    profile: str
+    plant: Callable[[], AbstractContextManager[None]]
+
+
+BUGS: Final[dict[str, Bug]] = {}
+
+
+def bug(rule: str, profile: str) -> Callable[[Plant], Plant]:
+    """Enters a bug in the table, under the name of the function that plants it."""
+
+    def enter(plant: Plant) -> Plant:
+        BUGS[plant.__name__] = Bug(rule, profile, contextmanager(plant))
+        return plant
+
+    return enter
+
+
+@contextmanager
+def _script(name: str, *changes: tuple[bytes, bytes]) -> Iterator[None]:
+    """Changes the text of a script. Raises ValueError when what is to be changed is no longer there."""
+    original = scripts.script
+
+    def changed(wanted: scripts.ScriptName) -> scripts.Script:
+        found = original(wanted)
+        if wanted != name:
+            return found
+        text = found.text
+        for old, new in changes:
+            if old not in text:
+                raise ValueError(f"{name}.lua no longer has {old!r}")
+            text = text.replace(old, new)
+        return scripts.Script(text, found.sha1[:-4] + "beef")
+
+    with patch.object(scripts, "script", changed):
+        yield
+
+
+# -- rule 1: the chain
+
+
+@bug("1", "redis")
+def a_batch_is_applied_whatever_it_follows() -> Iterator[None]:
+    """And so is one that is repeated after its reply was lost."""
+    with _script("ingest", (b"if state[6] ~= ARGV[5] then return {'position', state[6]} end", b"")):
+        yield
+
+
+@bug("1, 7", "journal")
+def the_digest_is_not_checked_at_resume() -> Iterator[None]:
+    """A position is believed by its number."""
+    with patch.object(
+        chain.ShardJournal, "holds", lambda self, position: position.sequence <= self.head.position.sequence
+    ):
+        yield
+
+
+@bug("1, 7", "journal")
+def a_broken_chain_goes_on_at_its_head() -> Iterator[None]:
+    """What Redis does not know is skipped, so that sending goes on."""
+    resume = Sender._go_on_behind
+
+    def skip(self: Sender, position: Position) -> None:
+        resume(self, position if self._chain.digest_at(position.sequence) == position.digest else self._chain.head[0])
+
+    with (
+        patch.object(chain.ShardJournal, "holds", lambda self, position: True),
+        patch.object(Sender, "_go_on_behind", skip),
+    ):
+        yield
+
+
+# -- rule 2: contiguity
+
+
+@bug("2", "redis")
+def an_entry_that_does_not_follow_is_taken() -> Iterator[None]:
+    """The position jumps over what is missing."""
+
+    def judge(entry: Entry, committed: Position | None) -> Verdict:
+        if committed is None:
+            return Verdict.LEAVE_OUT
+        return Verdict.SKIP if entry.after.sequence <= committed.sequence else Verdict.TAKE
+
+    with patch.object(drain, "judge", judge):
+        yield
+
+
+@bug("2", "redis")
+def what_is_left_out_forces_no_new_generation() -> Iterator[None]:
+    """The entry is passed over, and nobody sends it again."""
+    hear = drain.Drain._hear
+
+    def forgetful(self: Any, shard: int, epoch: Any, entry: Any, taken: Any) -> None:
+        hear(self, shard, epoch, entry, taken)
+        epoch.broken = False
+
+    with patch.object(drain.Drain, "_hear", forgetful):
+        yield
+
+
+@bug("2", "redis")
+def positions_advance_outside_the_transaction() -> Iterator[None]:
+    """They stay when the transaction is undone."""
+    advance = MemoryLedger.advance
+
+    def at_once(self: MemoryLedger, shard: int, advances: Sequence[Advance]) -> None:
+        advance(self, shard, advances)
+        inside = self._session.transaction
+        if inside is not None:
+            apart = Transaction()
+            for place in [place for place in inside.writes if place[0] == "positions"]:
+                apart.writes[place] = inside.writes.pop(place)
+            tables = self._database.tables
+            for (table, key), row in apart.writes.items():
+                tables[table][key] = row
+
+    with patch.object(MemoryLedger, "advance", at_once):
+        yield
+
+
+# -- rule 3: one sealed epoch, named by a random token
+
+
+@bug("3", "redis")
+def epochs_are_numbered() -> Iterator[None]:
+    """A Redis that is back in time gives an old name to new events."""
+    seal = source.Source.seal
+
+    def numbered(self: source.Source, shard: int, name: str) -> source.Sealed | None:
+        token = self.state(shard).token or "0"
+        with patch.object(source, "random_token", lambda: f"{int(token, 16) + 1:016x}"):
+            return seal(self, shard, name)
+
+    with patch.object(source.Source, "seal", numbered):
+        yield
+
+
+@bug("3", "redis")
+def an_epoch_is_drained_whatever_it_follows() -> Iterator[None]:
+    """Also one that was committed, and whose token was followed by another one."""
+    commit = drain.Drain.drain
+
+    def anything(self: Any, shard: int, name: str, sealed: Any, *, remains: bool = False, wait: bool = False) -> Any:
+        return commit(self, shard, name, sealed, remains=True, wait=wait)
+
+    def again(entry: Entry, committed: Position | None) -> Verdict:
+        return Verdict.TAKE  # the other rule that would save it is bent too
+
+    with patch.object(drain.Drain, "drain", anything), patch.object(drain, "judge", again):
+        yield
+
+
+@bug("3", "redis")
+def the_shard_is_not_locked() -> Iterator[None]:
+    """Two flushers commit the same epoch."""
+
+    def glance(self: MemoryLedger, shard: int, *, wait: bool) -> str | None:
+        return self.token(shard)
+
+    with patch.object(MemoryLedger, "lock", glance):
+        yield
+
+
+# -- rule 4: publishing
+
+
+@bug("4", "machine")
+def publishing_asks_for_no_token() -> Iterator[None]:
+    """A flusher that was stopped for a while publishes over the next epoch."""
+    with _script("publish", (b"if state[2] ~= ARGV[2] then return {'stale'} end", b"")):
+        yield
+
+
+@bug("4", "machine")
+def an_epoch_is_published_before_it_is_committed() -> Iterator[None]:
+    """A commit that fails leaves Redis without what Postgres lacks."""
+    finish = drain.Drain._finish
+
+    def early(self: Any, shard: int, sealed: Any, epoch: Any, counters: Any) -> Any:
+        done = finish(self, shard, sealed, epoch, counters)
+        state = self._source.state(shard)
+        committed = [(producer, mark.position) for producer, mark in self._ledger.marks(shard).items()]
+        self._source.publish(shard, state.generation or "", sealed.token, committed, [])
+        return done
+
+    with patch.object(drain.Drain, "_finish", early):
+        yield
+
+
+@bug("4", "redis")
+def totals_are_what_the_epoch_added() -> Iterator[None]:
+    """Increments in the place of absolute figures."""
+    commit = drain.Drain._commit
+
+    def noted(self: Any, shard: int, name: str, sealed: Any, counters: Any) -> Any:
+        self.added = counters
+        return commit(self, shard, name, sealed, counters)
+
+    def added(self: Any, counters: Sequence[Counter]) -> dict[Counter, Amount]:
+        return {counter: amount for counter, amount in getattr(self, "added", {}).items() if counter in set(counters)}
+
+    with patch.object(drain.Drain, "_commit", noted), patch.object(drain.Drain, "_totals", added):
+        yield
+
+
+@bug("4, 12", "redis")
+def positions_are_copied_when_the_epoch_is_sealed() -> Iterator[None]:
+    """What Redis has applied is called committed."""
+    begin = b"redis.call('HSET', KEYS[1], 'sealed'"
+    copy = b"""for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+  if string.sub(field, 1, 2) == 'p:' then
+    redis.call('HSET', KEYS[1], 'c:' .. string.sub(field, 3), redis.call('HGET', KEYS[1], field))
+  end
+end
+"""
+    with _script("seal", (begin, copy + begin)):
+        yield
+
+
+# -- rule 5: generations
+
+
+@bug("5", "machine")
+def a_generation_is_swapped_unfenced() -> Iterator[None]:
+    """Batches are applied between its drain and the swap."""
+    with (
+        patch.object(source.Source, "fence", lambda self, shard, name: None),
+        _script("swap", (b" or (state[1] and not state[2])", b"")),
+    ):
+        yield
+
+
+@bug("5", "machine")
+def a_generation_is_opened_without_draining_what_remains() -> Iterator[None]:
+    """What only Redis has is gone with the old one."""
+    with patch.object(generation.Generations, "_drain_remains", lambda self, *_, **__: True):
+        yield
+
+
+@bug("5", "redis")
+def a_generation_begins_where_redis_was() -> Iterator[None]:
+    """Not where Postgres is."""
+    stage = source.Source.stage_state
+
+    def stage_redis(self: Any, shard: int, name: str, ledger: str, shards: int, positions: Any, **more: Any) -> None:
+        there = self.state(shard).positions
+        positions = [(producer, there.get(producer, position)) for producer, position in positions]
+        stage(self, shard, name, ledger, shards, positions, **more)
+
+    with patch.object(source.Source, "stage_state", stage_redis):
+        yield
+
+
+@bug("5", "redis")
+def the_token_of_a_new_generation_is_not_committed() -> Iterator[None]:
+    """It never matches Postgres, so it is replaced for ever."""
+    with patch.object(generation.Generations, "_open", _open_without_token()):
+        yield
+
+
+def _open_without_token() -> Callable[..., Any]:
+    original = generation.Generations._open
+
+    def opened(self: Any, *arguments: Any, **more: Any) -> Any:
+        with patch.object(MemoryLedger, "store_token", lambda *_: None):
+            return original(self, *arguments, **more)
+
+    return opened
+
+
+# -- rule 6: registration
+
+
+@bug("6", "redis")
+def redis_knows_a_producer_before_postgres_does() -> Iterator[None]:
+    """A flusher that dies between the two leaves a sidecar that nobody waits for."""
+    register = registrar.Registrar._register
+
+    def eager(self: Any, producer: str, asking: Any) -> None:
+        for shard in range(self._row.shards):
+            zero = Position(0, identity.chain_start(self._row.id, producer, shard))
+            name = self._source.state(shard).generation
+            if name is not None:
+                self._source.register(shard, name, producer, zero)
+        self._source.answered(producer)
+        register(self, producer, asking)
+
+    with patch.object(registrar.Registrar, "_register", eager):
+        yield
+
+
+# -- rules 7 and 8: the journal
+
+
+@bug("7", "journal")
+def records_are_renumbered_from_the_wrong_place() -> Iterator[None]:
+    """From behind what Redis had, not from behind what Postgres confirmed."""
+    renumbered = chain.ShardJournal.renumbered
+
+    def wrong(self: Any, ledger: str, producer: str) -> Any:
+        before, self.committed = self.committed, self.head.position
+        try:
+            return renumbered(self, ledger, producer)
+        finally:
+            self.committed = before
+
+    with patch.object(chain.ShardJournal, "renumbered", wrong):
+        yield
+
+
+@bug("8", "redis")
+def a_torn_tail_is_left_in_place() -> Iterator[None]:
+    """The next record is written behind it."""
+    with patch.object(segment, "_cut", lambda disk, path, size: None):
+        yield
+
+
+@bug("8", "redis")
+def an_answer_does_not_wait_for_the_sync() -> Iterator[None]:
+    """A crash of the machine takes what was acknowledged."""
+    write = chain.ShardJournal._write
+
+    class Hasty(Disk):
+        def __init__(self, disk: Disk) -> None:
+            self._disk = disk
+
+        def write(self, descriptor: int, content: bytes) -> None:
+            self._disk.write(descriptor, content)
+
+        def sync(self, descriptor: int) -> None:
+            """Later, perhaps."""
+
+    def hasty(self: Any, part: Any, framed: bytes) -> None:
+        disk, self._disk = self._disk, Hasty(self._disk)
+        try:
+            write(self, part, framed)
+        finally:
+            self._disk = disk
+
+    with patch.object(chain.ShardJournal, "_write", hasty):
+        yield
+
+
+# -- rule 9: two paths
+
+
+@bug("9", "redis")
+def counters_are_not_compared_with_the_stream() -> Iterator[None]:
+    """A counter that was lost is nobody's business."""
+    with patch.object(drain, "_differences", lambda counted, streamed: []):
+        yield
+
+
+# -- rule 10: watermarks
+
+
+@bug("10", "machine")
+def a_watermark_overtakes_requests_that_are_not_journaled() -> Iterator[None]:
+    """A period may close over an event that is still on its way."""
+    with patch.object(Ingest, "_watermark_us", lambda self: self.now_us()):
+        yield
+
+
+# -- rule 11: the running count
+
+
+@bug("11", "redis")
+def repeats_are_not_accounted_for() -> Iterator[None]:
+    """And the constraint that would say so is not there."""
+    advance = MemoryLedger.advance
+
+    def unchecked(self: MemoryLedger, shard: int, advances: Sequence[Advance]) -> None:
+        for one in advances:
+            session = self._session
+            row = session.get("positions", (one.producer, shard))
+            inserted = Outcome.INSERTED
+            known = {
+                outcome: row.events[outcome] + (one.tally.events[outcome] if outcome is inserted else 0)
+                for outcome in Outcome
+            }
+            total, nanos = sum(known.values()), sum(row.nanos.values()) + one.tally.nanos[inserted]
+            mark = Mark(one.mark.position, one.mark.running._replace(events=total, nanos=nanos))
+            tally = Tally()
+            tally.add(inserted, one.tally.events[inserted], one.tally.nanos[inserted])
+            advance(self, shard, [one._replace(mark=mark, tally=tally)])
+            moved = session.get("positions", (one.producer, shard))
+            if moved is not None:
+                session.put("positions", (one.producer, shard), _with_running(moved, one.mark))
+
+    with patch.object(MemoryLedger, "advance", unchecked):
+        yield
+
+
+def _with_running(row: Any, mark: Mark) -> Any:
+    return replace(row, running=mark.running)
+
+
+# -- rule 12: deleting segments
+
+
+@bug("12", "redis")
+def a_segment_goes_when_redis_has_it() -> Iterator[None]:
+    """Postgres may still lack it when Redis is wiped."""
+    fields = Directory.fields
+
+    async def applied(self: Directory, key: str, *names: str) -> list[bytes | None]:
+        found = await fields(self, key, *names)
+        return [found[0], found[0]] if len(names) == 2 and names[1].startswith("c:") else found
+
+    with patch.object(Directory, "fields", applied):
+        yield
+
+
+@bug("12", "journal")
+def a_segment_goes_on_a_position_of_another_chain() -> Iterator[None]:
+    """Postgres is that far, but with other records."""
+
+    def confirm(self: Any, committed: Position, now_s: float, hold_s: float) -> None:
+        with self._shelf.lock:
+            self._confirm(committed, now_s, hold_s)
+
+    with patch.object(chain.ShardJournal, "confirm", confirm):
+        yield
+
+
+@bug("12", "redis")
+def a_segment_is_not_held() -> Iterator[None]:
+    """A standby that lacks the last commits takes over, and nobody can send them again."""
+    confirm = chain.ShardJournal._confirm
+
+    def at_once(self: Any, committed: Position, now_s: float, hold_s: float) -> None:
+        confirm(self, committed, now_s, 0.0)
+
+    with patch.object(chain.ShardJournal, "_confirm", at_once):
+        yield
+
+
+# -- the classics
+
+
+@bug("classic", "redis")
+def a_key_is_claimed_in_a_step_before_the_batch() -> Iterator[None]:
+    """Whoever dies between the two leaves an event that is taken for counted."""
+    submit = Ingest.submit
+
+    async def claimed(
+        self: Ingest,
+        events: Sequence[Event],
+        key: str | None = None,
+        digest: bytes | None = None,
+        assigned_us: int | None = None,
+    ) -> Receipt:
+        for event in events:
+            home = identity.shard_of(event.user_id, len(self.lanes))
+            name = self.senders[home].generation if self.senders else None
+            if event.identity > Identity.CLAIMED or name is None:
+                continue
+            marker = b"claimed:" + keys.identity_prefix(home, name) + event.key
+            if await self.redis.set(marker, event.fingerprint, nx=True, get=True, ex=3600) is not None:
+                return Receipt(applied=True, duplicates=tuple(range(len(events))))
+        return await submit(self, events, key, digest, assigned_us)
+
+    with patch.object(Ingest, "submit", claimed):
+        yield
+
+
+@bug("classic", "redis")
+def what_redis_takes_for_a_repeat_is_believed() -> Iterator[None]:
+    """A script that failed halfway left the keys of its own events: the second time it calls them repeats."""
+    decide = Inserter.insert
+
+    def believing(self: Any, taken: Any) -> Any:
+        return decide(
+            self, [(entry._replace(conflicts=(*entry.conflicts, *entry.duplicates)), batch) for entry, batch in taken]
+        )
+
+    with patch.object(Inserter, "insert", believing):
+        yield
