@@ -31,24 +31,27 @@ class Janitor:
             return 0
         self._cleaned_at = now_s
         removed = 0
-        current: dict[int, str | None] = {}
+        kept: dict[tuple[int, str], bool] = {}  # asked once a generation: it may have a million keys
         for _ in range(SCANS_PER_CLEANING):
             self._cursor, names = self._source.command("SCAN", self._cursor, "MATCH", "{t*", "COUNT", SCAN_COUNT)
-            old = [name for name in names if self._is_old(name, current, now_s)]
+            old = [name for name in names if self._is_old(name, kept, now_s)]
             if old:
                 removed += int(self._source.command("UNLINK", *old))
             if self._cursor in {b"0", 0}:
                 break
         return removed
 
-    def _is_old(self, name: bytes, current: dict[int, str | None], now_s: float) -> bool:
+    def _is_old(self, name: bytes, kept: dict[tuple[int, str], bool], now_s: float) -> bool:
         found = keys.generation_of(name)
         if found is None:
             return False
-        shard, generation = found
-        if shard not in current:
-            current[shard] = self._source.state(shard).generation
-        if current[shard] in {None, generation} or self._source.is_staged(shard, generation):
+        if found not in kept:
+            kept[found] = self._is_kept(*found)
+        if kept[found]:
             self._strange_since.pop(found, None)
             return False
         return now_s - self._strange_since.setdefault(found, now_s) >= self._grace_s
+
+    def _is_kept(self, shard: int, generation: str) -> bool:
+        """Return whether a generation is open, or written to be; or all of them, while none is open."""
+        return self._source.state(shard).generation in {None, generation} or self._source.is_staged(shard, generation)
