@@ -85,6 +85,7 @@ def _harm(world: World, options: argparse.Namespace, names: set[str], report: Re
         if time.monotonic() >= started + options.seconds:
             return
         do(world, name, report, started=started)
+        sampler.sample()
         due += options.every
 
 

@@ -137,6 +137,7 @@ def fail_over(world: World) -> str:
     link.cut()
     before = world.counted()
     world.wait(lambda: world.counted() > before, 20, "commits that the standby lacks")
+    before = world.counted()
     world.postgres.promote(standby)
     after = world.counted()
     world.point_proxies()

@@ -116,15 +116,13 @@ def bend_sidecar_clock(world: World) -> str:
 def bend_flusher_clock(world: World) -> str:
     """A flusher's clock is an hour wrong for a while, and it has to open a generation by it."""
     program = _one(world, world.flushers)
-    others = [one for one in world.flushers.values() if one is not program]
-    for other in others:
-        world.pause(other, 60)
+    world.held_down = {one for one in world.flushers.values() if one is not program}
+    for other in world.held_down:
+        other.kill()
     try:
         return _bend(world, program, wipe=True)
     finally:
-        for other in others:
-            world.pause(other, 0)
-        world.tend()
+        world.held_down = set()
 
 
 def _bend(world: World, program: Program, *, wipe: bool = False) -> str:

@@ -12,6 +12,7 @@ FAULTS_BUGS names planted bugs, with commas between them; see `tests/faults/bugs
 """
 
 import errno
+import faulthandler
 import functools
 import inspect
 import json
@@ -206,6 +207,7 @@ def bend_clock(control: Path) -> None:
 def main() -> int:
     """Runs the program that the first argument names, as its environment says."""
     program = sys.argv.pop(1)
+    faulthandler.register(signal.SIGUSR1)  # where it stands goes to its log
     control = Path(os.environ["FAULTS_CONTROL"])
     bend_clock(control)
     if planted := os.environ.get("FAULTS_BUGS"):

@@ -1,7 +1,9 @@
 """A run: a world, faults in an order that a seed decides, and what the oracle makes of it at the end."""
 
+import contextlib
 import random
 import shutil
+import signal
 import sys
 import time
 from collections import Counter
@@ -9,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import psycopg
 
 from tests.faults.kinds import FAULTS
 from tests.faults.oracle import Oracle, Verdict
@@ -76,8 +80,14 @@ def judge(world: World, report: Report) -> Report:
 
 
 def keep_evidence(world: World, to: Path) -> None:
-    """Copies logs and the clients' files of a failed run."""
+    """Copies logs and the clients' files of a failed run, with where every program stands and who waits for whom."""
     to.mkdir(parents=True, exist_ok=True)
+    for program in world.programs.values():
+        program.signal(signal.SIGUSR1)
+    with contextlib.suppress(psycopg.Error), world.postgres.connect() as connection:
+        sessions = connection.execute("SELECT pid, pg_blocking_pids(pid), state, query FROM pg_stat_activity")
+        (to / "sessions.txt").write_text("\n".join(map(str, sessions.fetchall())))
+    time.sleep(0.5)
     for pattern in ("*.log", "*.ndjson", "*-journal/manifest.json"):
         for path in world.directory.glob(pattern):
             shutil.copy(path, to / path.relative_to(world.directory).as_posix().replace("/", "-"))

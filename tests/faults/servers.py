@@ -97,8 +97,9 @@ class RedisBox:
     def start_replica(self, link: Proxy) -> ValkeyServer:
         """Returns a replica that follows the server through a proxy."""
         link.upstream = self.socket
-        replica = self._make({"replicaof": f"127.0.0.1 {link.port}"})
+        replica = self._make({})
         with contextlib.closing(redis.Redis.from_url(replica.url)) as client:
+            client.replicaof("127.0.0.1", link.port)
             wait_until(lambda: _is_in_step(client), 20, "the replica follows")
         return replica
 

@@ -87,6 +87,7 @@ class World:
         self.skew_s = 0.0  # the most that any clock was wrong by
         self._clients_made = 0
         self._meters_declared = 0
+        self.held_down: set[Program] = set()  # killed, and not started again while it is in here
         self._paused: dict[Program, float] = {}
         try:
             self._start()
@@ -215,7 +216,7 @@ class World:
                 program.signal(signal.SIGCONT)
                 del self._paused[program]
         for program in self.programs.values():
-            if program.pid is None:
+            if program.pid is None and program not in self.held_down:
                 status = program.exit_status
                 expected = status in {None, -signal.SIGKILL} or (status in {0, -signal.SIGTERM} and program.is_ending)
                 if not expected and not program.may_fail:
@@ -265,6 +266,7 @@ class World:
             program.bend_clock(0)
             program.signal(signal.SIGCONT)
         self._paused.clear()
+        self.held_down.clear()
         self.postgres.signal_all(signal.SIGCONT)
         self.redis.command("CONFIG", "SET", "maxmemory", "0")
         self.tend()
