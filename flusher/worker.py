@@ -143,9 +143,11 @@ class Worker:
         try:
             state, sound = self._generations.observe(shard)
             if not sound:
-                _log.warning("shard %d: Redis does not match the ledger; opening a new generation", shard)
                 found, totals = self._generations.replace(shard, state, wait=wait)
-                if totals is not None:
+                if totals is None:
+                    _log.info("shard %d: another flusher holds it, or opens a generation", shard)
+                else:
+                    _log.warning("shard %d: Redis did not match; a generation of %d totals is open", shard, totals)
                     self._observer.generation_opened(shard)
         except EpochChanged:
             _log.info("shard %d: another flusher opened a generation", shard)

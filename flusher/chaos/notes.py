@@ -26,7 +26,7 @@ class Notes:
     def add(self, note: Note) -> None:
         """Write a line; it is on the disk when this returns."""
         os.write(self._file, self._encode(note) + b"\n")
-        os.fdatasync(self._file)
+        os.fsync(self._file)
 
     def close(self) -> None:
         """Close the file."""

@@ -4,9 +4,11 @@ import argparse
 import os
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from flusher.chaos.report import Report
@@ -46,6 +48,8 @@ def run(args: argparse.Namespace) -> int:
     clear_environment()
     seed = secrets.randbelow(SEEDS) if args.seed is None else args.seed
     report = Report(seed, args.seconds, args.rate, args.every, str(data_dir))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)  # as Ctrl-C: what is stopped has to go on before it can end
     view = View(Scene())
     view.say(f"seed {seed}; data and logs are in {data_dir}")
     with view.shown():
@@ -57,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
     if fresh and report.ok:
         shutil.rmtree(data_dir, ignore_errors=True)
     return DONE if report.ok else FAILED
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _scratch() -> Path:

@@ -15,7 +15,7 @@ import pytest
 from flusher.chaos.notes import Note, Notes
 from flusher.chaos.plan import EVERY_FAULT, Kind
 from flusher.chaos.traffic import Batch, Event
-from flusher.embedded.process import DirectoryLock
+from flusher.embedded.process import DirectoryLock, wait_until
 from tests.conftest import make_server_dir
 
 DEADLINE_S = 180.0
@@ -96,6 +96,34 @@ def until(condition: Callable[[], bool], running: subprocess.Popen[str]) -> None
         assert running.poll() is None, running.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_run_that_is_ended_leaves_nothing_behind_not_even_what_it_has_stopped(scratch: Path) -> None:
+    # given a run that has stopped a process, for longer than we look
+    running = chaos("--data-dir", str(scratch), "--seconds", "600", "--every", "0.2", "--rate", "10", "--seed", "2")
+    endpoints = scratch / "system" / "endpoints.json"
+    until(lambda: any(state(pid) == "T" for pid in pids(endpoints)), running)
+    known = pids(endpoints)
+    # when it is asked to end
+    running.terminate()
+    status, _, _ = ended(running)
+    # then nothing of it is there
+    assert status == 130
+    assert wait_until(lambda: all(state(pid) in {"", "Z"} for pid in known), deadline_s=20)
+
+
+def pids(endpoints: Path) -> list[int]:
+    try:
+        return list(json.loads(endpoints.read_text(encoding="utf-8"))["pids"].values())
+    except FileNotFoundError:
+        return []
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def test_a_directory_with_something_else_in_it_is_left_alone(scratch: Path) -> None:

@@ -1,7 +1,7 @@
 """Measures a rebuild of Redis from Postgres, and what readers and senders see meanwhile: `make measure-rebuild`.
 
 A whole system runs on disk in a directory of its own, its usage is filled inside Postgres, and then Redis is rebuilt
-twice while one client reads and another one sends: by `taximeter rebuild`, and by the flusher after a FLUSHALL.
+twice while one client reads and another one sends: by the flusher after a FLUSHALL, and by `taximeter rebuild`.
 """
 
 import argparse
@@ -39,7 +39,6 @@ READ_EVERY_S: Final = 0.05
 SEND_EVERY_S: Final = 0.1
 SEND_EVENTS: Final = 20
 DEADLINE_S: Final = 3_600.0
-PHASES: Final = ["command", "flushall"]
 
 FILL = """
 INSERT INTO taximeter.usage (shard, user_id, meter, dimensions, window_start, units, events)
@@ -88,7 +87,7 @@ class Clients:
 
     def __init__(self, url: str, expected: Decimal) -> None:
         self._url = url
-        self._expected = expected
+        self.expected = expected
         self.sent = 0
         self._ended = threading.Event()
 
@@ -116,7 +115,7 @@ class Clients:
             status, answer, retry_after = self._call(f"/v1/usage?user_id={READER}")
             if status == 200:
                 units = sum((Decimal(row["units"]) for row in answer["usage"]), Decimal(0))
-                name = "200 right" if units == self._expected else f"200 WRONG {units}"
+                name = "200 right" if units == self.expected else f"200 WRONG {units}"
             else:
                 name = f"{status} {answer.get('code')} Retry-After {retry_after}"
             self.reads.add(name, began - self._began, time.monotonic() - began)
@@ -159,6 +158,28 @@ def peak_mib(pid: int) -> float:
     return 0.0
 
 
+def cpu_s(endpoints: Endpoints) -> dict[str, float]:
+    """Returns the processor's seconds that each part has used: on a busy machine they say more than the clock."""
+    parts = {name: [pid] for name, pid in endpoints.pids.items() if name in {"flusher", "redis", "postgres"}}
+    parts["postgres"] += [pid for pid, parent in parents().items() if parent == endpoints.pids["postgres"]]
+    ticks = os.sysconf("SC_CLK_TCK")
+    return {name: sum(sum(map(int, stat(pid)[11:13])) for pid in pids) / ticks for name, pids in parts.items()}
+
+
+def parents() -> dict[int, int]:
+    """Returns the parent of every process."""
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return {pid: int(fields[1]) for pid in pids if (fields := stat(pid))}
+
+
+def stat(pid: int) -> list[str]:
+    """Returns what /proc says of a process behind its name, nothing when it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
 def by_command(system: System) -> dict[str, Any]:
     """Rebuilds with the command, and returns what it said and the most memory that it had."""
     command = [sys.executable, "-m", "flusher", "rebuild", "--json"]
@@ -168,14 +189,16 @@ def by_command(system: System) -> dict[str, Any]:
         running.returncode = os.waitstatus_to_exitcode(status)
     if running.returncode:
         sys.exit(f"rebuild ended with {running.returncode}")
-    return {"said": json.loads(said), "command_peak_mib": round(usage.ru_maxrss / 1024, 1)}
+    return {
+        "said": json.loads(said),
+        "command_peak_mib": round(usage.ru_maxrss / 1024, 1),
+        "command_cpu_s": round(usage.ru_utime + usage.ru_stime, 1),
+    }
 
 
-def by_flusher(endpoints: Endpoints, until: Callable[[], bool]) -> dict[str, Any]:
-    """Empties Redis, and waits until the flusher has restored it."""
-    with redis.Redis.from_url(endpoints.redis) as client:
-        client.flushall()
-    wait(until)
+def by_flusher(endpoints: Endpoints, clients: Clients) -> dict[str, Any]:
+    """Waits until the flusher has restored Redis."""
+    wait(lambda: clients.usage(READER) == clients.expected)
     return {"flusher_peak_mib": peak_mib(endpoints.pids["flusher"])}
 
 
@@ -187,30 +210,30 @@ def wait(until: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def measure(name: str, clients: Clients, endpoints: Endpoints, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def measure(phase: str, clients: Clients, endpoints: Endpoints, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Does the work while the clients run, and returns what it took and what they saw."""
     with redis.Redis.from_url(endpoints.redis) as client:
+        if phase == "flushall":
+            client.flushall()
         client.config_resetstat()
         memory = client.info("memory")["used_memory"]
         clients.start()
-        time.sleep(1)
-        began = time.monotonic()
+        began, cpu = time.monotonic(), cpu_s(endpoints)
         found = work()
         took_s = time.monotonic() - began
-        wait(lambda: clients.usage("cus_sender") == clients.sent or not clients.sends.took_s)
+        used = {name: round(seconds - cpu[name], 1) for name, seconds in cpu_s(endpoints).items()}
+        wait(lambda: clients.usage("cus_sender") == clients.sent)
         applied_s = time.monotonic() - began - took_s
         clients.stop()
         after = client.info("memory")
+    peak = max(after["used_memory_peak"], after["used_memory"])
     return {
-        "phase": name,
+        "phase": phase,
         "seconds": round(took_s, 1),
         "until_all_sent_is_applied_s": round(applied_s, 1),
         **found,
-        "redis_mib": {
-            "before": memory >> 20,
-            "peak": after["used_memory_peak"] >> 20,
-            "after": after["used_memory"] >> 20,
-        },
+        "cpu_s": used,
+        "redis_mib": {"before": memory >> 20, "peak": peak >> 20, "after": after["used_memory"] >> 20},
         "reads": clients.reads.as_json(),
         "sends": clients.sends.as_json(),
     }
@@ -221,25 +244,22 @@ def directory() -> Iterator[Path]:
     """Gives a directory on disk that every user can enter."""
     made = Path(tempfile.mkdtemp(prefix="tm-measure-"))
     made.chmod(0o711)
-    yield made
-    shutil.rmtree(made)
+    try:
+        yield made
+    finally:
+        shutil.rmtree(made)
 
 
-def run(system: System, rows: int, phases: list[str]) -> Iterator[dict[str, Any]]:
+def run(system: System, rows: int) -> Iterator[dict[str, Any]]:
     """Fills the ledger, and yields what each phase came to."""
     endpoints = system.start()
     began = time.monotonic()
     expected = fill(endpoints.database, rows)
     tell(f"filled {rows:,} rows in {time.monotonic() - began:.0f} s")
     clients = Clients(endpoints.http, expected)
-
-    def flushall() -> dict[str, Any]:
-        return by_flusher(endpoints, lambda: clients.usage(READER) == expected)
-
-    flushall()
-    for phase in phases:
+    works = {"flushall": partial(by_flusher, endpoints, clients), "command": partial(by_command, system)}
+    for phase, work in works.items():
         tell(f"rebuilding: {phase}")
-        work = flushall if phase == "flushall" else partial(by_command, system)
         yield measure(phase, clients, endpoints, work)
 
 
@@ -251,14 +271,13 @@ def tell(line: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000, help="rows of usage (default: %(default)s)")
-    parser.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, help="which rebuilds (default: both)")
     args = parser.parse_args()
     for name in [name for name in os.environ if name.startswith("TAXIMETER_")]:
         del os.environ[name]
     with directory() as data_dir:
         system = System(data_dir / "data", free_address(), tell=tell)
         try:
-            report = {"rows": args.rows, "phases": list(run(system, args.rows, args.phases))}
+            report = {"rows": args.rows, "phases": list(run(system, args.rows))}
             system.stop()
         except BaseException:
             system.kill()
