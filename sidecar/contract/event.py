@@ -53,13 +53,17 @@ class Event(msgspec.Struct, array_like=True, frozen=True, gc=False):
     @property
     def nanos(self) -> int:
         """The units as nanos (`sidecar.contract.units`)."""
-        units = self.units
-        if isinstance(units, int):
-            return units * NANO
-        nanos = parse_units(units)
-        if nanos is None:
-            raise ValueError(f"units: expected a decimal, got {units!r}")
-        return nanos
+        return nanos_of(self.units)
+
+
+def nanos_of(units: int | str) -> int:
+    """Return what `Event.units` means as nanos. Raises ValueError for a text that is no decimal."""
+    if isinstance(units, int):
+        return units * NANO
+    nanos = parse_units(units)
+    if nanos is None:
+        raise ValueError(f"units: expected a decimal, got {units!r}")
+    return nanos
 
 
 def compact_units(nanos: int) -> int | str:

@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple
 
 from sidecar.contract import keys
 from sidecar.contract.codec import Batch, Position, Running
-from sidecar.contract.event import Identity
+from sidecar.contract.event import Identity, nanos_of
 from sidecar.contract.meters import WINDOW_US, Counter, Revision
 from sidecar.contract.units import split
 
@@ -74,39 +74,46 @@ class Shard(NamedTuple):
 
 
 class _Folded:
-    """A batch as counters, and how to take each of its events out of them again."""
+    """A batch as counters, and how to take each of its events out of them again.
+
+    Events that add the same to the same counters are one group, and what that is, is worked out once.
+    """
 
     def __init__(self, batch: Batch, revision: Revision) -> None:
-        self.counters: dict[tuple[str, str, int, str], list[int]] = {}  # -> [number, nanos, events]
-        self._shares: dict[tuple[int, int], int] = {}  # (counter, nanos) -> number from 1
-        self._of_event: list[list[int]] = []
-        counters, numbers = self.counters, self._shares
+        groups: dict[tuple[str, str, int, int | str, str], int] = {}
+        counts: list[int] = []
+        self._group_of: list[int] = []  # a place -> the number of its group, from 0
         for event in batch.events:
-            window = event.time_us // WINDOW_US
-            mine: list[int] = []
-            for meter, dimensions, nanos in revision.shares(event.event_type, event.properties, event.nanos):
-                key = (event.user_id, meter, window, dimensions)
-                counter = counters.get(key)
-                if counter is None:
-                    counter = counters[key] = [len(counters), 0, 0]
-                counter[1] += nanos
-                counter[2] += 1
-                mine.append(numbers.setdefault((counter[0], nanos), len(numbers) + 1))
-            self._of_event.append(mine)
+            same = (event.user_id, event.event_type, event.time_us // WINDOW_US, event.units, event.properties)
+            group = groups.setdefault(same, len(counts))
+            if group == len(counts):
+                counts.append(0)
+            counts[group] += 1
+            self._group_of.append(group)
+        self._counters: dict[tuple[str, str, int, str], list[int]] = {}  # -> [number, nanos, events]
+        self._shares: list[list[tuple[int, int]]] = []  # a group -> what one event of it adds: counter, nanos
+        for (user_id, event_type, window, units, properties), count in zip(groups, counts, strict=True):
+            mine: list[tuple[int, int]] = []
+            for meter, dimensions, nanos in revision.shares(event_type, properties, nanos_of(units)):
+                new = [len(self._counters), 0, 0]
+                counter = self._counters.setdefault((user_id, meter, window, dimensions), new)
+                counter[1] += nanos * count
+                counter[2] += count
+                mine.append((counter[0], nanos))
+            self._shares.append(mine)
 
     def removals(self) -> list[bytes | str | int]:
         """Return the arguments that say how to take events out again."""
-        width = max(map(len, self._of_event), default=0)
-        packed = b"".join(
-            b"".join(number.to_bytes(4, "big") for number in mine).ljust(4 * width, b"\0") for mine in self._of_event
-        )
-        texts = ["{} {} {} {}".format(counter, *split(-nanos)) for counter, nanos in self._shares]
-        return [width, packed, len(texts), *texts]
+        packed = b"".join([group.to_bytes(2, "big") for group in self._group_of])
+        texts = [
+            ";".join(["{} {} {} {}".format(counter, *split(-nanos)) for counter, nanos in mine]) for mine in self._shares
+        ]
+        return [packed, len(texts), *texts]
 
     def arguments(self) -> list[bytes | str | int]:
         """Return the counters as arguments."""
         out: list[bytes | str | int] = []
-        for key, (_, nanos, events) in self.counters.items():
+        for key, (_, nanos, events) in self._counters.items():
             out += (keys.counter_field(Counter(*key)), events, *split(nanos))
         return out
 
@@ -156,7 +163,7 @@ def ingest(shard: Shard, producer: str, step: Step, batch: Batch, revision: Revi
     names += [prefix + events[place].key for place in places]
     args.append(b"".join([place.to_bytes(2, "big") for place in places]))
     args.append(b"".join([events[place].fingerprint for place in places]))
-    args += folded.removals() if places or batch.claims else (0, b"", 0)
+    args += folded.removals() if places or batch.claims else (b"", 0)
     args += folded.arguments()
     return Call(script("ingest"), names, args)
 

@@ -12,9 +12,9 @@
 --       13 claims: a number; then of each: digest, covered indices as "0-4,7-7", first event, number of events
 --       then: index in the request of every event, 2 bytes each, 65535 for one that no claim covers; without claims ""
 --       then: place in the batch of every event with an id, 2 bytes each; then their fingerprints, 8 bytes each
---       then: number of shares an event has at most; then for every event as many numbers of shares, 4 bytes each, 0
---       for none; both are 0 and empty when no event can be a repeat
---       then: shares: a number; then of each: "<counter> <limb 0> <limb 1> <limb 2>", negated: how to take it out again
+--       then: group of every event, a number of 2 bytes from 0; empty when no event can be a repeat
+--       then: groups: a number; then of each what an event of it adds, negated, to take it out again:
+--       "<counter> <limb 0> <limb 1> <limb 2>" for every counter, with ";" between them
 --       then: counters, of each: member, events, limb 0, limb 1, limb 2
 --
 -- Returns {"applied", "d3,c5"}: the places of duplicates and conflicts; or one of {"closed"}, {"ledger", id, shards},
@@ -86,13 +86,9 @@ for n = 1, #KEYS - base do
   end
 end
 
-local width, shares_of = tonumber(ARGV[at + 3]), ARGV[at + 4]
-local function share_at(place) -- the 4-byte number at a place from 1
-  local a, b, c, d = byte(shares_of, 4 * place - 3, 4 * place)
-  return ((a * 256 + b) * 256 + c) * 256 + d
-end
-local shares = at + 5
-local counters = shares + tonumber(ARGV[shares]) + 1
+local group_of = ARGV[at + 3]
+local groups = at + 4
+local counters = groups + tonumber(ARGV[groups]) + 1
 for n = counters, #ARGV, 5 do
   local member = ARGV[n]
   if redis.call('HINCRBY', KEYS[3], member .. '\31n', ARGV[n + 1]) == tonumber(ARGV[n + 1]) then
@@ -110,16 +106,13 @@ if any then
     local how = taken[place]
     if how then
       places_taken[#places_taken + 1] = how .. place
-      for n = 1, width do
-        local share = share_at(place * width + n)
-        if share > 0 then
-          local counter, low, middle, high = string.match(ARGV[shares + share], '(%d+) (%S+) (%S+) (%S+)')
-          local member = ARGV[counters + 5 * tonumber(counter)]
-          redis.call('HINCRBY', KEYS[3], member .. '\31n', -1)
-          if low ~= '0' then redis.call('HINCRBY', KEYS[3], member .. '\0310', low) end
-          if middle ~= '0' then redis.call('HINCRBY', KEYS[3], member .. '\0311', middle) end
-          if high ~= '0' then redis.call('HINCRBY', KEYS[3], member .. '\0312', high) end
-        end
+      local adds = ARGV[groups + 1 + number_at(group_of, place + 1)]
+      for counter, low, middle, high in string.gmatch(adds, '(%d+) ([^ ]+) ([^ ]+) ([^ ;]+)') do
+        local member = ARGV[counters + 5 * tonumber(counter)]
+        redis.call('HINCRBY', KEYS[3], member .. '\31n', -1)
+        if low ~= '0' then redis.call('HINCRBY', KEYS[3], member .. '\0310', low) end
+        if middle ~= '0' then redis.call('HINCRBY', KEYS[3], member .. '\0311', middle) end
+        if high ~= '0' then redis.call('HINCRBY', KEYS[3], member .. '\0312', high) end
       end
     end
   end
