@@ -56,6 +56,7 @@ class Sidecar:
             dedupe_ttl_s=settings.dedupe_ttl_s,
             hold_s=settings.journal_hold_s,
             watermark_interval_s=settings.watermark_interval_s,
+            redis_memory_high=settings.redis_memory_high / 100,
         )
         intake = Intake(
             body_bytes_max=settings.body_bytes_max,
@@ -94,7 +95,9 @@ def _gauges(ingest: Ingest, api: Api, intake: Intake, serving: Serving) -> Gauge
         journal_bytes=lambda: ingest.journal.size,
         journal_bytes_max=lambda: ingest.journal.bytes_max,
         redis_lag_batches=lag_batches,
+        redis_memory_ratio=lambda: ingest.memory.ratio,
         redis_shards_connected=lambda: sum(sender.streaming for sender in ingest.senders),
+        sending_paused=lambda: ingest.memory.paused,
         clock_skew_seconds=lambda: ingest.directory.clock_skew_s,
         connections=lambda: serving.connections,
         requests_in_flight=lambda: api.requests_in_flight,

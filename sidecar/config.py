@@ -103,6 +103,15 @@ class Settings:
     dedupe_ttl_s: Annotated[
         int, Setting("86400", whole_seconds(60, 35 * 86_400), "seconds", "how long Redis remembers an event's identity")
     ]
+    redis_memory_high: Annotated[
+        int,
+        Setting(
+            "85",
+            count(20, 100, "percent"),
+            "percent",
+            "of Redis's maxmemory; above, batches wait in the journal until the flusher has made room",
+        ),
+    ]
     watermark_interval_s: Annotated[
         float, Setting("5", seconds(0.1, 60), "seconds", "how often an idle sidecar says that nothing older is coming")
     ]

@@ -13,6 +13,7 @@ from typing import Final, cast
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from sidecar.chain import ShardJournal
 from sidecar.contract import keys
@@ -25,6 +26,7 @@ from sidecar.contract.proof import ANSWER_TTL_S, Answer, Question, ShardAnswer
 from sidecar.journal import Journal
 from sidecar.link import LINK_ERRORS
 from sidecar.manifest import Manifest
+from sidecar.memory import MemoryWatch, memory_ratio
 
 POLL_S: Final = 0.5
 LEAVE_POLL_S: Final = 0.05
@@ -42,6 +44,8 @@ class _Meters(msgspec.Struct, forbid_unknown_fields=True):
 class Directory:
     """Keeps `revision`, the meters in force, and the journal's ties to its ledger. `bound` is called after binding.
 
+    `memory` is told of Redis's memory and of what Redis has of ours that Postgres lacks.
+
     Whoever holds `still` knows that it does not read the journal.
     """
 
@@ -53,6 +57,7 @@ class Directory:
         hold_s: float,
         wall_us: Callable[[], int],
         bound: Callable[[], None],
+        memory: MemoryWatch,
     ) -> None:
         self.still = asyncio.Lock()
         self.event_floor_us = -(1 << 62)
@@ -63,9 +68,12 @@ class Directory:
         self._hold_s = hold_s
         self._wall_us = wall_us
         self._bound = bound
+        self._memory = memory
+        self._memory_denied = False
         self._path: Path = journal.directory / _METERS_FILE
         self._revisions: dict[int, Revision] = {0: Revision(0, ())}
         self._answered = ""
+        self._undrained = False
         self.revision = self._load()
 
     def _load(self) -> Revision:
@@ -99,7 +107,7 @@ class Directory:
             self._bound()
         self._journal.bind(ledger.decode(), int(shards))
         self.problem = None
-        self.event_floor_us = int(floor) if floor is not None else self.event_floor_us
+        self.event_floor_us = max(self.event_floor_us, int(floor or self.event_floor_us))  # never back with Redis
         if revision is not None and int(revision) != self.revision.number:
             await self._adopt(int(revision))
         await self._compare_clocks()
@@ -146,6 +154,7 @@ class Directory:
         # In this order: a flusher that retires us takes the positions away first, and answers after that (rule 14).
         asked = await cast("asyncio.Future[bytes | None]", self._redis.hget(keys.ASKING, manifest.producer))
         known = await self._confirm(manifest.producer)
+        await self._watch_memory()
         if known and (manifest.registered or asked is None):
             await asyncio.to_thread(self._journal.note_registered)
         else:
@@ -172,13 +181,24 @@ class Directory:
         """Hear how far Postgres is; return whether all shards know the producer."""
         fields = (keys.position_field(producer), keys.committed_field(producer))
         now_s = asyncio.get_running_loop().time()
-        known = True
+        known, self._undrained = True, False
         for shard in self._journal.shards:
             position, committed = await self.fields(keys.state(shard.shard), *fields)
             known = known and position is not None
+            self._undrained = self._undrained or (position is not None and position != committed)
             if committed is not None:
                 await asyncio.to_thread(shard.confirm, decode_position(committed), now_s, self._hold_s)
         return known
+
+    async def _watch_memory(self) -> None:
+        """Read how full Redis is. Who may not ask does without: then it is full some day, and refuses batches."""
+        try:
+            ratio = memory_ratio(await self._redis.info("memory"))
+        except ResponseError as error:
+            if not self._memory_denied:
+                _log.warning("Redis does not say how much memory it has (+info of its ACL): %s", error)
+            self._memory_denied, ratio = True, 0.0
+        self._memory.heard(ratio, undrained=self._undrained)
 
     async def _ask(self, manifest: Manifest, asked: bytes | None, *, leaving: bool = False) -> None:
         since_us = await asyncio.to_thread(_assigned_since_us, self._journal.shards)

@@ -21,13 +21,15 @@ from sidecar.errors import JournalError, Unavailable
 from sidecar.journal import Journal
 from sidecar.lane import Entry, Lane, Part, Places
 from sidecar.link import LINK_ERRORS, RedisServer
-from sidecar.sender import Sender
+from sidecar.memory import MemoryWatch
+from sidecar.sender import GRACE_S, Sender
 
 STOP_S: Final = 10.0
 STOP_POLL_S: Final = 0.01
 LEAVE_S: Final = 2.0
 CANCEL_S: Final = 0.5
 MEND_POLL_S: Final = 0.5
+MEMORY_HIGH: Final = 0.85
 
 _log = logging.getLogger(__name__)
 
@@ -64,12 +66,16 @@ class Ingest:
         dedupe_ttl_s: int,
         hold_s: float,
         watermark_interval_s: float,
+        redis_memory_high: float = MEMORY_HIGH,
         wall_us: Callable[[], int] = wall_us,
     ) -> None:
         self.journal = journal
         self.wall_us = wall_us
         self.redis: Redis = server.client()
-        self.directory = Directory(self.redis, journal, hold_s=hold_s, wall_us=wall_us, bound=self._open_lanes)
+        self.memory = MemoryWatch(redis_memory_high, self._hold_back)
+        self.directory = Directory(
+            self.redis, journal, hold_s=hold_s, wall_us=wall_us, bound=self._open_lanes, memory=self.memory
+        )
         self.lanes: tuple[Lane, ...] = ()
         self.senders: tuple[Sender, ...] = ()
         self._server = server
@@ -139,7 +145,12 @@ class Ingest:
             Sender(self._server, self.journal, shard, self.directory.revision_numbered, self._dedupe_ttl_s)
             for shard in self.journal.shards
         )
+        self._hold_back()
         self._sending = [self._spawn(sender.run()) for sender in self.senders]
+
+    def _hold_back(self) -> None:
+        for sender in self.senders:
+            sender.hold_back(paused=self.memory.paused)
 
     def _deliver(self, shard: int, entry: Entry) -> None:
         self.senders[shard].deliver(entry)
@@ -244,11 +255,12 @@ class Ingest:
         """Ask the key's home shard whether it was used with another body; False while Redis can't say."""
         home = shard_of(key, len(self.lanes))
         generation = self.senders[home].generation
-        if generation is None:
+        if generation is None or self.senders[home].is_away:
             return False
         name = keys.identity_prefix(home, generation) + claim_key(key, -1)
         try:
-            old = await self.redis.set(name, digest, nx=True, get=True, ex=self._dedupe_ttl_s)
+            async with asyncio.timeout(GRACE_S):
+                old = await self.redis.set(name, digest, nx=True, get=True, ex=self._dedupe_ttl_s)
         except LINK_ERRORS:
             return False
         return old is not None and old != digest
@@ -281,7 +293,7 @@ class Ingest:
         """
         self._stopping = True
         for _ in range(int(STOP_S / STOP_POLL_S)):
-            if all(lane.idle for lane in self.lanes) and all(s.drained or not s.streaming for s in self.senders):
+            if all(lane.idle for lane in self.lanes) and all(s.drained or not s.flowing for s in self.senders):
                 break
             await asyncio.sleep(STOP_POLL_S)
         await _end(self._tasks)

@@ -19,7 +19,9 @@ class Gauges(NamedTuple):
     journal_bytes: Callable[[], float]
     journal_bytes_max: Callable[[], float]
     redis_lag_batches: Callable[[], float]
+    redis_memory_ratio: Callable[[], float]
     redis_shards_connected: Callable[[], float]
+    sending_paused: Callable[[], float]
     clock_skew_seconds: Callable[[], float]
     requests_in_flight: Callable[[], float]
     waiting_bytes: Callable[[], float]
@@ -65,8 +67,15 @@ class Metrics:
             "redis_lag_batches": self._gauge(
                 "taximeter_redis_lag_batches", "Journaled batches that Redis has not confirmed, over all shards."
             ),
+            "redis_memory_ratio": self._gauge(
+                "taximeter_redis_memory_ratio",
+                "Redis's used memory, of its maxmemory; 0 without one, or while it is not known.",
+            ),
             "redis_shards_connected": self._gauge(
                 "taximeter_redis_shards_connected", "Shards whose batches flow to Redis."
+            ),
+            "sending_paused": self._gauge(
+                "taximeter_sending_paused", "1 while batches wait in the journal because Redis has no memory to spare."
             ),
             "clock_skew_seconds": self._gauge(
                 "taximeter_clock_skew_seconds",

@@ -6,6 +6,7 @@ that it is in this journal's own chain, and go on behind it.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
@@ -23,8 +24,9 @@ from sidecar.lane import Entry
 from sidecar.link import LINK_ERRORS, Link, RedisServer
 
 IN_FLIGHT_MAX: Final = 8
-KEPT_EVENTS_MAX: Final = 50_000  # unsent batches kept in memory; further ones are read from the journal again
-DISK_BYTES: Final = 2 * 1024 * 1024  # of records that are read at once
+KEPT_EVENTS_MAX: Final = 50_000  # unconfirmed batches kept in memory; further ones are read from the journal again
+DISK_BYTES: Final = 1024 * 1024  # of records that are read at once
+PACE: Final = 2  # while behind, an event's answer waits until Redis has taken so many of those that are waiting
 FAILURES_MAX: Final = 3
 # Errors without a class of their own in the client that say nothing of the batch: it is sent again until they pass.
 NOT_OF_THE_BATCH: Final = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE"})
@@ -39,6 +41,7 @@ class Sender:
     """One shard's way to Redis. `problem` says why nothing can be sent, where that needs somebody to act.
 
     `broken` says that Redis is at a position that is not on our chain: the journal has to be renumbered (rule 7).
+    `paused` says that batches are held back; `behind`, that Redis has a backlog to take before what comes now.
     """
 
     def __init__(
@@ -52,12 +55,15 @@ class Sender:
         self.problem: TaximeterError | None = None
         self.broken = False
         self.streaming = False
+        self.paused = False
+        self.behind = False
         self.generation: str | None = None
         self.acked: Position | None = None
         self._refusing = False
         self._failures = (0, 0)  # a sequence, and how often the script failed on it
         self._time = asyncio.get_running_loop().time
-        self._interrupted_at = self._time()
+        self._interrupted_at = self._heard_at = self._time()
+        self._in_flight = 0
         self._server = server
         self._shard = shard_journal.shard
         self._journal = journal
@@ -65,38 +71,63 @@ class Sender:
         self._revision = revision
         self._dedupe_ttl_s = dedupe_ttl_s
         self._next = 0
+        self._delivered = shard_journal.head.position.sequence  # what is behind it may still be on its way here
         self._kept: dict[int, Entry] = {}
         self._kept_events = 0
         self._disk: Iterator[Step] | None = None
         self._disk_next = 0
         self._unanswered: dict[int, Entry] = {}
+        self._taken_events = 0
+        self._paced: deque[tuple[int, Entry]] = deque()  # what `_taken_events` has to come to, and who waits for it
         self._news = asyncio.Event()
 
     def deliver(self, entry: Entry) -> None:
-        """Take a batch that is on disk. Its parts wait for Redis only if Redis is near: else they are told at once."""
-        sequence = entry.step.after.sequence
-        near = self._kept_events + entry.events <= KEPT_EVENTS_MAX
-        if near:
-            self._kept[sequence] = entry
-            self._kept_events += entry.events
-        if self._is_away():
+        """Take a batch that is on disk. Its parts wait for what Redis makes of it only if Redis is near.
+
+        If it is away they are told at once. If it is behind they wait for their share of the way, so that whoever
+        sends as fast as the answers come does not send faster than Redis catches up.
+        """
+        self._delivered = entry.step.after.sequence
+        kept = self._kept_events + entry.events <= KEPT_EVENTS_MAX
+        if kept:
+            self._keep(entry)
+        away = self.is_away
+        self.behind = self.behind or away or not kept
+        if away:
             self._settle_unanswered()
             _settle(entry)
-        elif near and entry.parts:
-            self._unanswered[sequence] = entry
-        else:
-            _settle(entry)
+        elif entry.parts and self.behind:
+            due = max(self._taken_events, self._paced[-1][0] if self._paced else 0) + PACE * entry.events
+            self._paced.append((due, entry))
+        elif entry.parts:
+            self._unanswered[entry.step.after.sequence] = entry
         self._news.set()
 
-    def _is_away(self) -> bool:
-        flowing = self.streaming and not self._refusing
-        return not flowing and self._time() - self._interrupted_at > GRACE_S
+    @property
+    def flowing(self) -> bool:
+        """Whether Redis takes what is sent, and gets it."""
+        return self.streaming and not self._refusing and not self.paused
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis has taken nothing for a while, or is to get nothing: no answer waits for it."""
+        if self.paused:
+            return True
+        now = self._time()
+        if self.flowing:
+            return self._in_flight > 0 and now - self._heard_at > GRACE_S
+        return now - self._interrupted_at > GRACE_S
+
+    def hold_back(self, *, paused: bool) -> None:
+        """Send nothing from now on, or go on: Redis has no memory to spare."""
+        self.paused = paused
+        if paused:
+            self._settle_unanswered()
+        self._news.set()
 
     def abandon(self) -> None:
         """Tell everybody who waits that Redis has not said: another sender goes on, with the journal's new numbers."""
         self._settle_unanswered()
-        for entry in self._kept.values():
-            _settle(entry)
 
     @property
     def drained(self) -> bool:
@@ -121,19 +152,26 @@ class Sender:
 
     def _interrupted(self, *, streaming: bool, refusing: bool) -> None:
         if self.streaming and not self._refusing:
-            self._interrupted_at = self._time()
+            self._interrupted_at = self._heard_at if self._in_flight else self._time()
         self.streaming, self._refusing = streaming, refusing
-        if self._is_away():
+        if self.is_away:
             self._settle_unanswered()
 
     def _stop_streaming(self) -> None:
         self._interrupted(streaming=False, refusing=self._refusing)
+        self._in_flight = 0
         self.acked = None
 
     def _settle_unanswered(self) -> None:
         for entry in self._unanswered.values():
             _settle(entry)
         self._unanswered.clear()
+        self._settle_paced(None)
+
+    def _settle_paced(self, taken_events: int | None) -> None:
+        """Tell those whose share of the way Redis has gone; all of them with None."""
+        while self._paced and (taken_events is None or self._paced[0][0] <= taken_events):
+            _settle(self._paced.popleft()[1])
 
     async def _stream(self, link: Link) -> None:
         while True:
@@ -173,17 +211,30 @@ class Sender:
     def _go_on_behind(self, position: Position) -> None:
         self.acked = position
         self._next = position.sequence + 1
+        self._in_flight = 0
         self.streaming = True
         # Known by its position alone: which of its events are duplicates is not known again.
         for sequence in [sequence for sequence in self._unanswered if sequence <= position.sequence]:
             _settle(self._unanswered.pop(sequence))
         for sequence in [sequence for sequence in self._kept if sequence <= position.sequence]:
             self._forget(sequence)
+        if len(self._kept) < self._delivered - position.sequence:  # there is more on disk, before whoever waits
+            self._settle_unanswered()
+            self.behind = True
+        self._catch_up(position.sequence)
 
-    def _forget(self, sequence: int) -> Entry:
-        entry = self._kept.pop(sequence)
-        self._kept_events -= entry.events
-        return entry
+    def _catch_up(self, sequence: int) -> None:
+        if self.behind and self._delivered - sequence <= IN_FLIGHT_MAX:
+            self.behind = False
+            self._settle_paced(None)
+
+    def _keep(self, entry: Entry) -> None:
+        self._kept[entry.step.after.sequence] = entry
+        self._kept_events += entry.events
+
+    def _forget(self, sequence: int) -> None:
+        entry = self._kept.pop(sequence, None)
+        self._kept_events -= entry.events if entry is not None else 0
 
     async def _pump(self, link: Link) -> None:
         """Send batches until a reply says that the position has to be asked for again."""
@@ -197,6 +248,9 @@ class Sender:
                 if refused.is_set():
                     break
                 await link.send(await self._command(entry))
+                if not self._in_flight:
+                    self._heard_at = self._time()
+                self._in_flight += 1
                 self._next += 1
                 flight.put_nowait(entry)
             flight.put_nowait(None)
@@ -215,6 +269,8 @@ class Sender:
                 except ResponseError as error:
                     reply = scripts.IngestReply("failed" if _is_of_the_batch(error) else "error", str(error))
                 slots.release()
+                self._heard_at = self._time()
+                self._in_flight -= 1
                 if reply.outcome == "applied":
                     self._applied(entry, reply)
                 elif not refused.is_set():
@@ -230,6 +286,10 @@ class Sender:
         self.acked = entry.step.after
         self._refusing = False
         self._unanswered.pop(entry.step.after.sequence, None)
+        self._forget(entry.step.after.sequence)
+        self._taken_events += entry.events
+        self._settle_paced(self._taken_events)
+        self._catch_up(entry.step.after.sequence)
         if not entry.parts:
             return
         duplicates, conflicts = reply.taken()
@@ -261,40 +321,42 @@ class Sender:
             # Rule 13: what the script can't digest goes on without it, and the flusher decides what it is.
             return scripts.ingest_opaque(shard, manifest.producer, entry.step, entry.events).evalsha()
         revision = await self._revision(entry.batch.revision)
-        call = scripts.ingest(shard, manifest.producer, entry.step, entry.batch, revision, self._dedupe_ttl_s)
-        return call.evalsha()
+        return await asyncio.to_thread(self._ingest, shard, manifest.producer, entry.step, entry.batch, revision)
+
+    def _ingest(
+        self, shard: Shard, producer: str, step: Step, batch: Batch, revision: Revision
+    ) -> tuple[bytes | str | int, ...]:
+        """Return the command that applies a batch. It takes 10 ms a thousand events: too long for the event loop."""
+        return scripts.ingest(shard, producer, step, batch, revision, self._dedupe_ttl_s).evalsha()
 
     async def _take(self, refused: asyncio.Event) -> Entry | None:
         """Return the next batch to send, from memory or from disk; None when the position has to be asked for."""
         while not refused.is_set():
-            if self._next in self._kept:
-                return self._forget(self._next)
             self._news.clear()
-            if self._next > self._chain.head.position.sequence:
+            if self.paused or self._next > self._delivered:
                 await self._news.wait()
-                continue
-            for step in await asyncio.to_thread(self._read_disk, self._next):
-                waiting = self._unanswered.get(step.after.sequence)
-                entry = waiting or Entry(step, _decode(step))
-                if step.after.sequence not in self._kept:
-                    self._kept[step.after.sequence] = entry
-                    self._kept_events += entry.events
+            elif self._next in self._kept:
+                return self._kept[self._next]
+            else:
+                for entry in await asyncio.to_thread(self._read_disk, self._next):
+                    if entry.step.after.sequence not in self._kept and entry.step.after.sequence <= self._delivered:
+                        self._keep(entry)
         return None
 
-    def _read_disk(self, sequence: int) -> list[Step]:
+    def _read_disk(self, sequence: int) -> list[Entry]:
         if self._disk is None or self._disk_next != sequence:
             self._disk = self._chain.steps_after(sequence - 1)
-        steps: list[Step] = []
+        entries: list[Entry] = []
         taken = 0
         for step in self._disk:
-            steps.append(step)
+            entries.append(Entry(step, _decode(step)))
             taken += len(step.record)
             if taken >= DISK_BYTES:
                 break
         else:
             self._disk = None
-        self._disk_next = sequence + len(steps)
-        return steps
+        self._disk_next = sequence + len(entries)
+        return entries
 
 
 def _decode(step: Step) -> Batch | None:

@@ -9,6 +9,7 @@ import pytest
 from sidecar.directory import SKEW_MAX_S, Directory
 from sidecar.journal import Journal
 from sidecar.link import RedisServer
+from sidecar.memory import MemoryWatch
 
 
 @pytest.mark.parametrize(("ahead_s", "alarms"), [(0.0, 0), (-3600.0, 1), (90.0, 1)])
@@ -25,7 +26,9 @@ async def test_a_clock_that_is_wrong_is_measured_and_alarmed_once(
 
     redis = RedisServer(redis_url).client()
     journal = Journal(tmp_path, bytes_max=1 << 20, segment_bytes=1 << 16)
-    directory = Directory(redis, journal, hold_s=0.0, wall_us=wall_us, bound=lambda: None)
+    directory = Directory(
+        redis, journal, hold_s=0.0, wall_us=wall_us, bound=lambda: None, memory=MemoryWatch(1.0, lambda: None)
+    )
     # when it compares them, twice
     with caplog.at_level(logging.ERROR, "sidecar.directory"):
         await directory._compare_clocks()
