@@ -8,7 +8,6 @@ from flusher.ledger import Ledger
 from flusher.retention import Dropped, Keep, Retention
 from tests.invoicing.world import ARTICLE, World, utc
 
-
 ANNIVERSARY = ARTICLE.replace('interval = "month"', 'interval = "month"\nanchor = "anniversary"').replace(
     '"pro"', '"by_day"'
 )
