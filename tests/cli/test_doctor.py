@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from flusher.database import connect
 from flusher.doctor import sidecar_process
 from flusher.doctor.examine import SetUp, examine
 from flusher.doctor.finding import Finding, Level
-from flusher.doctor.kept import DROP_MAX_S, LAG_MAX_S, WAITING_MAX, Claims, Events, judge_claims, judge_events
 from flusher.doctor.ledger_state import Producer, Shard, judge_clock, judge_producers, judge_shard
 from flusher.doctor.postgres_server import judge_postgres
 from flusher.doctor.redis_server import BACKLOG_MAX, judge_backlog, judge_redis
@@ -30,7 +28,6 @@ from flusher.doctor.sidecar_process import (
 )
 from flusher.embedded.system import free_address
 from flusher.embedded.valkey import ValkeyServer
-from flusher.retention import Keep
 from flusher.source import Sealed, ShardState
 from flusher.worker import Worker
 from sidecar.contract import keys
@@ -54,7 +51,6 @@ INFO: Mapping[str, Any] = {
     "maxmemory": 1 << 30,
     "total_system_memory": 1 << 33,
 }
-JULY = datetime(2025, 7, 31, 23, 59, 59, 999_999, UTC)
 OPEN = ShardState(ledger="l", shards=1, generation="g", token="t")
 
 
@@ -320,63 +316,6 @@ def test_what_waits_in_redis_is_counted_without_postgres(redis_url: str, databas
     found = _named(examine(SetUp(redis_url)))
     assert found["redis.backlog"].detail == "1 batches wait to be drained"
     assert judge_backlog(BACKLOG_MAX + 1).level is Level.WARN
-
-
-@pytest.mark.parametrize(
-    ("claims", "level", "said"),
-    [
-        (Claims(None, None, 5, 0, None, 0), Level.OK, ""),
-        (Claims(None, None, LAG_MAX_S + 1, 7, JULY, 0), Level.WARN, "run a flusher"),
-        (Claims(JULY, LAG_MAX_S, LAG_MAX_S * 9, 7, JULY, 7), Level.OK, ""),
-        (Claims(JULY, LAG_MAX_S + 1, LAG_MAX_S * 9, 7, JULY, 0), Level.WARN, "sidecar p on h is waited for"),
-        (Claims(JULY, 5, LAG_MAX_S * 9, 7, JULY, WAITING_MAX + 1), Level.WARN, "one more flusher"),
-    ],
-)
-def test_claims_are_dropped_or_it_is_said_why_not(claims: Claims, level: Level, said: str) -> None:
-    found = judge_claims(claims, "sidecar p on h")
-    assert (found.level, said in found.remedy) == (level, True)
-
-
-@pytest.mark.parametrize(
-    ("events", "level", "said"),
-    [
-        (Events(None, None, 10**9, 0, 0, [], ""), Level.OK, "none yet"),
-        (Events(None, None, 10**9, 0, 0, ["202507", "202508"], "s"), Level.OK, "months 202507 to 202508; all is kept"),
-        (Events(None, JULY, 5, 0, 0, ["202507"], ""), Level.OK, "up to 2025-07-31 they are refused, and go when"),
-        (Events(None, JULY, DROP_MAX_S + 1, 0, 0, ["202507"], ""), Level.WARN, "and go when every sidecar"),
-        (Events(JULY, JULY, 5, 0, 0, ["202507", "202508"], ""), Level.OK, "1 months are being dropped"),
-        (Events(JULY, JULY, DROP_MAX_S + 1, 0, 0, ["202507"], ""), Level.WARN, "1 months are being dropped"),
-        (Events(JULY, JULY, DROP_MAX_S + 1, 1, 9, ["202508"], ""), Level.OK, "9 of 1 months are dropped"),
-    ],
-)
-def test_months_of_events_are_dropped_or_it_is_said_why_not(events: Events, level: Level, said: str) -> None:
-    found = judge_events(events, "")
-    assert (found.level, said in found.detail) == (level, True)
-
-
-def test_the_floors_of_a_ledger_are_said(redis_url: str, database_url: str) -> None:
-    _drain(redis_url, database_url)
-    found = _named(examine(SetUp(redis_url, database_url)))
-    assert found["ledger.claims"].detail == "about 0; no flusher has dropped any yet"
-    # When a sidecar is silent, something is needed, and a flusher works
-    with connect(database_url) as connection:
-        connection.execute("INSERT INTO producers (producer, host) VALUES ('producer', 'host-a')")
-        connection.execute(
-            "INSERT INTO positions (producer, shard, sequence, digest, events, units, watermark)"
-            " VALUES ('producer', 0, 0, '\\x00000000000000000000000000000000', 0, 0, now() - interval '9 days')"
-        )
-        connection.execute("INSERT INTO plans (name) VALUES ('p')")
-        connection.execute("INSERT INTO subscriptions VALUES ('s', 'c', 'p', '2025-07-01')")
-    with closing(Worker.connect(redis_url, database_url, keep=Keep(35, 100))) as worker:
-        worker.run_once()
-    # Then it is said who is waited for and what holds the events
-    found = _named(examine(SetUp(redis_url, database_url)))
-    assert found["ledger.claims"].level is Level.WARN
-    assert found["ledger.claims"].remedy.startswith("sidecar producer on host-a is waited for")
-    assert "needed by subscription s, which is not invoiced beyond it (2025-07-01)" in found["ledger.events"].detail
-    assert found["ledger.events"].detail.endswith(
-        "up to 2025-06-30 they are refused, and go when every sidecar was heard of since"
-    )
 
 
 def test_clocks_may_differ_by_a_second() -> None:
