@@ -60,6 +60,8 @@ JOURNALS: Final[dict[str, Fault]] = {
     "tear journal": on_journals.tear_tail,
     "lose unsynced tail": on_journals.lose_unsynced_tail,
     "flip bit": on_journals.flip_bit,
+    "repair journal": on_journals.repair,
+    "send journal": on_journals.send,
     "clone journal": on_journals.clone,
     "restore journal": on_journals.restore_older,
 }

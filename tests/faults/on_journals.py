@@ -1,10 +1,12 @@
 """Journals whose disk is full, whose tail is torn or was never synced, that are damaged, cloned, or restored."""
 
+import contextlib
 import json
 import resource
 import shutil
 import signal
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -96,26 +98,82 @@ def lose_unsynced_tail(world: World) -> str:
 def flip_bit(world: World) -> str:
     """A bit is flipped in the middle. The sidecar refuses to start, and an operator brings back the file."""
     program = _one(world)
+    place = _damage(world, program)
+    place.path.write_bytes(place.content)
+    program.start()
+    world.rest(0.3)
+    return f"{program.name}: byte {place.byte} of {place.path.name}"
+
+
+def repair(world: World) -> str:
+    """A bit is flipped in the middle, and `taximeter journal repair` goes on without that record.
+
+    PostgreSQL has it, or it would be lost with the only disk that had it.
+    """
+    program = _one(world)
+    with _quiet(world, program):
+        place = _damage(world, program)
+        world.taximeter("journal", "repair", str(world.journal(program.name)))
+        program.start()
+    world.rest(0.3)
+    world.wait_until_ready(program.name)
+    return f"{program.name}: byte {place.byte} of {place.path.name}"
+
+
+def send(world: World) -> str:
+    """A sidecar is gone and `taximeter journal send` brings what its journal holds to PostgreSQL; then it returns."""
+    program = _one(world)
+    world.held_down.add(program)
+    program.kill()
+    done = world.taximeter("journal", "send", str(world.journal(program.name)), "--wait", "30")
+    if not _is_counted(world, program):
+        world.problems.append(f"{program.name}'s journal was sent and is not in PostgreSQL: {done.stdout}")
+    world.held_down.discard(program)
+    world.rest(0.3)
+    world.wait_until_ready(program.name)
+    return program.name
+
+
+class Place(NamedTuple):
+    """Which byte of a file was damaged, and what was in the file before."""
+
+    path: Path
+    content: bytes
+    byte: int
+
+
+def _damage(world: World, program: Program) -> Place:
+    """Flips a bit of a record that has another one behind it, and sees that the sidecar does not start with it."""
     journal = world.journal(program.name)
     world.wait(lambda: _in_the_middle(journal) is not None, 20, "a record with another one behind it")
     program.kill()
     found = _in_the_middle(journal)
     if found is None:
-        return "no record with another one behind it"
+        raise RuntimeError("a record vanished from a journal that nobody writes")
     path, frame = found
     content = path.read_bytes()
-    place = world.rng.randint(frame.start + HEADER, frame.end - 1)
+    byte = world.rng.randint(frame.start + HEADER, frame.end - 1)
     damaged = bytearray(content)
-    damaged[place] ^= 1 << world.rng.randint(0, 7)
+    damaged[byte] ^= 1 << world.rng.randint(0, 7)
     path.write_bytes(damaged)
     program.start()
     wait_until(lambda: program.pid is None, 20, f"{program.name} refuses to start")
     if program.exit_status != 1 or "journal_corrupt" not in program.log_tail():
         world.problems.append(f"{program.name} did not refuse a damaged journal: {program.exit_status}")
-    path.write_bytes(content)
-    program.start()
-    world.rest(0.5)
-    return f"{program.name}: byte {place} of {path.name}"
+    return Place(path, content, byte)
+
+
+@contextlib.contextmanager
+def _quiet(world: World, program: Program) -> Iterator[None]:
+    """Keeps clients from a sidecar, and begins when PostgreSQL has what it took."""
+    door = world.proxies[f"{program.name}-client"]
+    door.refusing = True
+    door.cut()
+    try:
+        world.wait(lambda: _is_counted(world, program), 20, "PostgreSQL has what it took")
+        yield
+    finally:
+        door.heal()
 
 
 def _in_the_middle(journal: Path) -> tuple[Path, Frame] | None:
@@ -154,14 +212,10 @@ def restore_older(world: World) -> str:
     older = world.directory / "older-journal"
     copy(world, program, older)
     world.rest(1.5)
-    door = world.proxies[f"{program.name}-client"]
-    door.refusing = True
-    door.cut()
-    world.wait(lambda: _is_counted(world, program), 20, "PostgreSQL has what it took")
-    program.kill()
-    shutil.rmtree(world.journal(program.name))
-    older.rename(world.journal(program.name))
-    door.heal()
+    with _quiet(world, program):
+        program.kill()
+        shutil.rmtree(world.journal(program.name))
+        older.rename(world.journal(program.name))
     world.rest(1.0)
     world.wait_until_ready(program.name)
     return program.name

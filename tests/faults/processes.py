@@ -80,11 +80,15 @@ class Process(ABC):
         except OSError:
             return False
 
+    def log_text(self) -> str:
+        """Returns its log."""
+        with contextlib.suppress(OSError):
+            return self._log.read_text(errors="replace")
+        return ""
+
     def log_tail(self, lines: int = 15) -> str:
         """Returns the end of its log."""
-        with contextlib.suppress(OSError):
-            return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
-        return ""
+        return "\n".join(self.log_text().splitlines()[-lines:])
 
 
 class Client(Process):

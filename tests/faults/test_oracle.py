@@ -23,12 +23,12 @@ def _kill_sidecar(world: World) -> None:
 
 
 def _keep_redis_away(world: World) -> None:
-    for _ in range(3):
+    for _ in range(2):
         on_links.refuse("sidecar*-redis")(world)
 
 
 def _wipe(world: World) -> None:
-    for _ in range(4):
+    for _ in range(3):
         on_redis.wipe_undrained(world)
         world.rest(1.0)
 
@@ -64,7 +64,7 @@ def test_a_planted_bug_is_caught(bug: str, make_world: Callable[[Shape], World])
         sidecars=1,
         flushers=1,
         shards=1,
-        drain_s=3.0,
+        drain_s=2.0,
         sidecar={"TAXIMETER_JOURNAL_HOLD_S": "0", "TAXIMETER_JOURNAL_SEGMENT_BYTES": "4096"},
         sidecar_bugs=bug if program == "sidecar" else "",
         flusher_bugs=bug if program == "flusher" else "",
