@@ -83,5 +83,5 @@ class Rebuild:
                 if replaced.totals is not None:
                     return replaced.totals
             if time.monotonic() > deadline:
-                raise TryAgainError("epoch_changed", f"shard {shard}: another flusher holds it; nothing was changed")
+                raise TryAgainError("epoch_changed", f"shard {shard}: another flusher has held it for {WAIT_S:g} s")
             time.sleep(POLL_S)

@@ -184,8 +184,10 @@ class Run:
 
 @contextmanager
 def _taken(endpoints: Endpoints, scene: Scene) -> Iterator[None]:
-    """Keep the scene's count of events in PostgreSQL true, in a thread: PostgreSQL may be stopped."""
+    """Keep the scene's count of this run's events in PostgreSQL true, in a thread: PostgreSQL may be stopped."""
     ended = threading.Event()
+    with connect(endpoints.database) as connection:
+        before: int = connection.execute(query("chaos_taken")).fetchall()[0][0]  # of earlier runs
 
     def poll() -> None:
         while not ended.wait(POLL_S):
@@ -193,7 +195,7 @@ def _taken(endpoints: Endpoints, scene: Scene) -> Iterator[None]:
                 with connect(endpoints.database) as connection:
                     connection.execute(query("chaos_session"))
                     while not ended.wait(POLL_S):
-                        scene.taken = connection.execute(query("chaos_taken")).fetchall()[0][0]
+                        scene.taken = connection.execute(query("chaos_taken")).fetchall()[0][0] - before
                         connection.commit()
             except (psycopg.Error, TaximeterError):
                 scene.taken = None
