@@ -140,7 +140,7 @@ class ShardJournal:
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        return sum(segment.size for segment in self._segments)
+        return sum(segment.size for segment in list(self._segments))
 
     @property
     def begins(self) -> manifests.Chain:

@@ -46,6 +46,7 @@ class Journal:
         self.directory = directory
         self.bytes_max = bytes_max
         self.segment_bytes = segment_bytes
+        self._refused_bytes = 0  # of the last record that there was no room for
         self.disk = disk or Disk()
         self._lock = self._take()
         self.lock = threading.RLock()  # over the lists of segments and the manifest, never over a sync of records
@@ -180,12 +181,25 @@ class Journal:
         while self.size + wanted > self.bytes_max:
             passed = [(at, shard) for shard in self.shards if (at := shard.oldest_passed_at()) is not None]
             if not passed or not min(passed, key=lambda pair: pair[0])[1].give_up_oldest():
-                raise Unavailable(
-                    "journal_full",
-                    f"the journal holds {self.size} of {self.bytes_max} bytes that Postgres does not have yet; "
-                    "check Redis and the flusher",
-                    5,
-                )
+                self._refused_bytes = min(wanted, self.segment_bytes)  # what can never fit does not make it full
+                raise self._full()
+        if wanted >= self._refused_bytes:
+            self._refused_bytes = 0
+
+    def _full(self) -> Unavailable:
+        return Unavailable(
+            "journal_full",
+            f"the journal holds {self.size} of {self.bytes_max} bytes that Postgres does not have yet; "
+            "check Redis and the flusher",
+            5,
+        )
+
+    @property
+    def full(self) -> Unavailable | None:
+        """Why the last record that was refused for want of room would be refused again, or None."""
+        if not self._refused_bytes or self.size + self._refused_bytes <= self.bytes_max:
+            return None
+        return None if any(shard.oldest_passed_at() is not None for shard in self.shards) else self._full()
 
     def close(self) -> None:
         """Close the files and let another process have the journal."""
