@@ -9,13 +9,22 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Final
 
 from tests.conftest import make_server_dir
 from tests.faults.kinds import FAULTS, LONG
 from tests.faults.nursery import Nursery
-from tests.faults.run import Report, do, endless, judge, keep_evidence
+from tests.faults.run import EVIDENCE, Report, do, endless, judge, keep_evidence
 from tests.faults.sampling import Sampler
 from tests.faults.world import Broken, Shape, World
+
+
+# Journals are kept, as PostgreSQL may fail over and forget; Redis's keys are not, so that its memory has an end.
+SETTINGS: Final = {
+    "TAXIMETER_JOURNAL_HOLD_S": "3600",
+    "TAXIMETER_JOURNAL_SEGMENT_BYTES": "4MiB",
+    "TAXIMETER_DEDUPE_TTL_S": "60",
+}
 
 
 def main() -> int:
@@ -32,7 +41,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="kinds of faults, with commas between them (default: all)")
     parser.add_argument("--without", default="", help="kinds of faults to leave out")
     parser.add_argument("--directory", type=Path, help="where to work (default: in memory)")
-    parser.add_argument("--evidence", type=Path, default=Path("faults-evidence"), help="where logs of a failure go")
+    parser.add_argument("--evidence", type=Path, default=EVIDENCE, help="where logs of a failure go")
     options = parser.parse_args()
     names = set(filter(None, options.only.split(","))) or set(FAULTS) - set(LONG)
     names -= set(options.without.split(","))
@@ -50,7 +59,7 @@ def run(options: argparse.Namespace, names: set[str]) -> int:
         shards=options.shards,
         rate=options.rate,
         batch=options.batch,
-        sidecar={"TAXIMETER_JOURNAL_HOLD_S": "3600", "TAXIMETER_JOURNAL_SEGMENT_BYTES": "4MiB"},
+        sidecar=SETTINGS,
     )
     directory = make_server_dir(options.directory)
     nursery = Nursery()

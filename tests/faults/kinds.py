@@ -51,8 +51,8 @@ POSTGRES: Final[dict[str, Fault]] = {
     "terminate at COMMIT": on_postgres.terminate_at_commit,
     "deadlock": on_postgres.deadlock,
     "serialization failure": on_postgres.fail_to_serialize,
-    "PostgreSQL disk full": on_postgres.fill_disk_at_commit,
-    "PostgreSQL log unwritable": on_postgres.fill_disk_of_log,
+    "PostgreSQL disk full at COMMIT": on_postgres.fill_disk_at_commit,
+    "PostgreSQL disk full": on_postgres.fill_disk,
     "fail over": on_postgres.fail_over,
 }
 JOURNALS: Final[dict[str, Fault]] = {

@@ -108,22 +108,31 @@ def fill_disk_at_commit(world: World) -> str:
     return ""
 
 
-def fill_disk_of_log(world: World) -> str:
-    """The write-ahead log can't be written: the operating system refuses by a limit on the size of files.
+def fill_disk(world: World) -> str:
+    """The flushers' sessions can write no file: the operating system refuses, by a limit on the size of files.
 
-    The server panics at the next COMMIT of that session, as it does on a full disk, and recovers by itself.
+    A table that grows gets SQLSTATE 53100, as on a full disk; where the write-ahead log is written first, the server
+    panics, as on a full disk, and recovers by itself.
     """
     with world.postgres.connect() as connection:
         rows = connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'taximeter'").fetchall()
-    limited = 0
-    for (pid,) in rows:
-        with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
-            who = Path(f"/proc/{pid}").stat()  # only the same user may do it, root or not
-            user, group = (None, None) if who.st_uid == os.geteuid() else (who.st_uid, who.st_gid)
-            command = ["prlimit", f"--pid={pid}", "--fsize=1:1"]
-            limited += subprocess.run(command, check=False, timeout=10, user=user, group=group).returncode == 0
-    world.rest(2.0)
-    return f"{limited} sessions"
+    limited = [pid for (pid,) in rows if _limit_files(pid, "1")]
+    world.rest(1.5)
+    for pid in limited:
+        _limit_files(pid, "unlimited")
+    world.rest(0.5)
+    return f"{len(limited)} sessions"
+
+
+def _limit_files(pid: int, size: str) -> bool:
+    """Limits the size of the files that a session writes; says whether it could. Only its own user may, root or not."""
+    with contextlib.suppress(FileNotFoundError):  # it has ended meanwhile
+        who = Path(f"/proc/{pid}").stat()
+        user, group = (None, None) if who.st_uid == os.geteuid() else (who.st_uid, who.st_gid)
+        command = ["prlimit", f"--pid={pid}", f"--fsize={size}:"]
+        done = subprocess.run(command, check=False, timeout=10, user=user, group=group, capture_output=True)
+        return done.returncode == 0
+    return False
 
 
 def fail_over(world: World) -> str:

@@ -10,13 +10,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
 from tests.faults.kinds import FAULTS
 from tests.faults.oracle import Oracle, Verdict
 from tests.faults.world import Broken, World
+
+EVIDENCE: Final = Path("faults-evidence")
 
 
 @dataclass
@@ -94,14 +96,16 @@ def keep_evidence(world: World, to: Path) -> None:
 
 
 def run_plan(world: World, plan: Mapping[str, int], report: Report) -> Report:
-    """Does every fault of a plan under traffic, and judges."""
+    """Does every fault of a plan under traffic, and judges. What a failed run leaves is kept in `EVIDENCE`."""
     started = time.monotonic()
     world.start_clients()
     world.wait_for_traffic()
     try:
         for name in shuffled(plan, report.seed):
             do(world, name, report, started=started)
+        judge(world, report)
     except (Broken, TimeoutError) as error:
         report.verdict.violations.append(str(error))
-        return report
-    return judge(world, report)
+    if not report.ok:
+        keep_evidence(world, EVIDENCE / str(report.seed))
+    return report

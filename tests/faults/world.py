@@ -43,6 +43,7 @@ id = "acme"
 user_ids = ["cus_1", "cus_2"]
 """
 READY_S: Final = 30.0
+TRY_AGAIN: Final = 75  # the exit status of a proof that could not be decided
 
 
 @dataclass(frozen=True)
@@ -282,13 +283,19 @@ class World:
         self.problems += [f"{client.name}: {client.log_tail()}" for client in self.clients if client.exit_status != 0]
         self.wait_until_ready()
         end = time.monotonic() + self.shape.drain_s
-        while time.monotonic() < end:
+        while not self._is_drained() and time.monotonic() < end:
             self.rest(0.2)
-            with contextlib.suppress(TryAgainError):
-                now = verify(self.redis.server.url, self.postgres.server.url, answer_timeout_s=5.0)
-                if now.ok and not now.redis.events and not now.journal.events:
-                    break
-        return self.prove()
+        proof = self.prove()
+        while proof["exit"] == TRY_AGAIN and time.monotonic() < end:
+            self.rest(0.2)
+            proof = self.prove()
+        return proof
+
+    def _is_drained(self) -> bool:
+        with contextlib.suppress(TryAgainError):
+            proof = verify(self.redis.server.url, self.postgres.server.url, answer_timeout_s=5.0)
+            return proof.ok and not proof.redis.events and not proof.journal.events
+        return False
 
     def prove(self) -> dict[str, Any]:
         """Returns what `taximeter verify --json` says, `exit` among it."""
