@@ -15,14 +15,15 @@ DEFAULT_DATA_DIR: Final = Path(".taximeter")
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Addresses of a running system: ``http``, ``redis`` and ``database`` are URLs, ``socket`` a path; ``pids`` are
-    the process ids of sidecar, flusher, redis, postgres, and of `up` itself."""
+    """Addresses of a running system: ``http``, ``redis`` and ``database`` are URLs, ``socket`` and ``stream`` are paths
+    of the sidecar's Unix sockets; ``pids`` are the process ids of sidecar, flusher, redis, postgres, and of `up`."""
 
     http: str
     socket: str
     redis: str
     database: str
     pids: dict[str, int]
+    stream: str = ""
 
 
 def write_endpoints(data_dir: Path, endpoints: Endpoints) -> None:

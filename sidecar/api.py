@@ -5,58 +5,25 @@ A request is a task of the sidecar's own: what was submitted is seen through eve
 
 import asyncio
 import logging
-import os
 import time
-from collections.abc import Awaitable, Callable, Sequence, Sized
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from aiohttp import web
 
 from sidecar import answers, queries
-from sidecar.answers import Answer, Outcome
+from sidecar.answers import Answer
 from sidecar.contract.codes import TaximeterError
-from sidecar.contract.event import Event
-from sidecar.contract.identity import body_digest
-from sidecar.contract.meters import Revision
 from sidecar.errors import Unavailable
 from sidecar.guard import Guard
-from sidecar.ingest import Receipt
 from sidecar.intake import Intake
 from sidecar.live import LiveReading
 from sidecar.metrics import CONTENT_TYPE, Metrics
 from sidecar.openapi import document
-from sidecar.reading import MEDIA_TYPES, Reading, Terms, read
+from sidecar.reading import MEDIA_TYPES
+from sidecar.taking import KEY_REUSED, Core, Submission, Taking
 
 _log = logging.getLogger(__name__)
-
-_NOTHING: Final = Receipt(applied=True)
-
-
-class Core(Protocol):
-    """What the API asks of the ingest core; see `sidecar.ingest.Ingest`."""
-
-    @property
-    def revision(self) -> Revision:
-        """The meters in force."""
-
-    @property
-    def event_floor_us(self) -> int:
-        """Events at or before this time are too old."""
-
-    @property
-    def lanes(self) -> Sized:
-        """One for each shard."""
-
-    def now_us(self) -> int:
-        """Return the time for events that have none."""
-
-    def unready(self) -> TaximeterError | None:
-        """Return why no event can be accepted now, or None."""
-
-    async def submit(
-        self, events: Sequence[Event], key: str | None, digest: bytes | None, assigned_us: int | None
-    ) -> Receipt:
-        """Make events durable and say what became of them. Raises Unavailable."""
 
 
 class Usage(Protocol):
@@ -66,26 +33,16 @@ class Usage(Protocol):
         """Return what the user has used. Raises TaximeterError, Unavailable among them."""
 
 
-class Submission(NamedTuple):
-    """A request that brings events, as far as its head says."""
-
-    media_type: str
-    key: str | None = None
-    atomic: bool = False
-    with_ids: bool = False
-    single: bool = False
-
-
 class Api:
     """Answers requests, each once."""
 
-    def __init__(self, ingest: Core, live: Usage, intake: Intake, metrics: Metrics, *, request_events_max: int) -> None:
+    def __init__(self, ingest: Core, live: Usage, intake: Intake, metrics: Metrics, taking: Taking) -> None:
         self.stopping = False
         self._ingest = ingest
         self._live = live
         self._intake = intake
         self._metrics = metrics
-        self._request_events_max = request_events_max
+        self._taking = taking
         self._owned: set[asyncio.Task[Answer]] = set()
         self._openapi = answers.ok(document())
         self._routes: dict[str, dict[str, Callable[[web.BaseRequest], Awaitable[Answer]]]] = {
@@ -173,76 +130,24 @@ class Api:
             self._metrics.request_seconds.observe(time.perf_counter() - began_at)
 
     async def _take(self, submission: Submission, body: bytes) -> Answer:
-        try:
-            reading, now_us = self._read(submission, body)
-            if submission.atomic and reading.rejections:
-                return self._refuse_whole(reading)
-            receipt = _NOTHING
-            if reading.events:
-                digest = body_digest(submission.media_type, body) if submission.key is not None else None
-                receipt = await self._ingest.submit(reading.events, submission.key, digest, now_us)
-        finally:
-            self._intake.release(len(body))
-        return self._settle(submission, reading, receipt)
-
-    def _read(self, submission: Submission, body: bytes) -> tuple[Reading, int]:
-        """Return what the body holds and the time that its events without one were given.
-
-        No `await` may stand between the two and `submit`: the time would be before a watermark by then (rule 10).
-        """
-        problem = self._ingest.unready()
-        if problem is not None:
-            raise problem if isinstance(problem, Unavailable) else Unavailable(problem.code, problem.message)
-        now_us = self._ingest.now_us()
-        terms = Terms(
-            now_us=now_us,
-            floor_us=self._ingest.event_floor_us,
-            revision=self._ingest.revision,
-            shards=len(self._ingest.lanes),
-            random_bytes=os.urandom,
-            idempotency_key=submission.key,
-            events_max=self._request_events_max,
-        )
-        reading = read(submission.media_type, body, terms)
-        if submission.single and reading.total != 1:
-            raise TaximeterError("body_invalid", f"body: expected one event, got {reading.total}; use /v1/events")
-        self._metrics.request_events.observe(reading.total)
-        return reading, now_us
-
-    def _refuse_whole(self, reading: Reading) -> Answer:
-        outcome = answers.refused_whole(reading)
-        self._count_outcome(outcome, _NOTHING)
-        detail = (
-            f"{len(outcome.results)} of {reading.total} events can't be accepted; with atomic=true nothing was applied"
-        )
-        return answers.problem("no_event_accepted", detail, outcome)
-
-    def _settle(self, submission: Submission, reading: Reading, receipt: Receipt) -> Answer:
-        if receipt.reused:
-            self._metrics.events_taken("conflict", len(reading.events))
-            return answers.problem(
-                "idempotency_key_reused",
-                "Idempotency-Key: used before with another body; nothing was applied, mended events need a new key",
-            )
-        outcome = answers.outcome_of(reading, receipt)
-        self._count_outcome(outcome, receipt)
-        if reading.total and outcome.rejected + (outcome.conflicts or 0) == reading.total:
+        taken = await self._taking.take(submission, body)
+        outcome, total = taken.outcome, taken.reading.total
+        if taken.refused_whole:
+            refused = f"{len(outcome.results)} of {total} events can't be accepted"
+            return answers.problem("no_event_accepted", f"{refused}; with atomic=true nothing was applied", outcome)
+        if taken.receipt.reused:
+            return answers.problem("idempotency_key_reused", f"Idempotency-Key: {KEY_REUSED}")
+        if taken.nothing_accepted:
             if submission.single:
                 (result,) = outcome.results
                 return answers.problem(
                     result.code, result.message or "the event was accepted before, with other content"
                 )
-            detail = f"all {reading.total} events were rejected or in conflict; results says why"
+            detail = f"all {total} events were rejected or in conflict; results says why"
             return answers.problem("no_event_accepted", detail, outcome)
         if submission.single:
             return answers.ok({"success": True})
-        return answers.applied(outcome, reading.events, receipt, with_ids=submission.with_ids)
-
-    def _count_outcome(self, outcome: Outcome, receipt: Receipt) -> None:
-        if outcome.accepted:
-            self._metrics.events_taken("accepted" if receipt.applied else "journaled", outcome.accepted)
-        for entry in outcome.results:
-            self._metrics.events_taken(entry.code)
+        return answers.applied(outcome, taken.reading.events, taken.receipt, with_ids=submission.with_ids)
 
     async def _usage(self, request: web.BaseRequest) -> Answer:
         query = queries.usage_query(request.rel_url.query, self._ingest.now_us())

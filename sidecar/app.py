@@ -25,6 +25,8 @@ from sidecar.listening import UnixSocket, bind_tcp
 from sidecar.live import LiveUsage
 from sidecar.metrics import Gauges, Metrics
 from sidecar.serving import Serving, check_parser
+from sidecar.stream import Stream, rules_of
+from sidecar.taking import Taking
 
 WRONG_USE: Final = 2
 FAILED: Final = 1
@@ -48,6 +50,11 @@ class Sidecar:
         self._tcp = bind_tcp(settings.http) if settings.http else None
         self._guard = Guard(settings.http, tokens) if settings.http else None
         self._unix = UnixSocket(settings.socket, settings.socket_mode) if settings.socket else None
+        self._stream_unix = (
+            UnixSocket(settings.stream_socket, settings.socket_mode, "--stream-socket")
+            if settings.stream_socket
+            else None
+        )
         self.http_port: int | None = self._tcp.getsockname()[1] if self._tcp else None
         self.ingest = Ingest(
             RedisServer(settings.redis_url),
@@ -65,8 +72,15 @@ class Sidecar:
         )
         metrics = Metrics()
         live = LiveUsage(self.ingest)
-        api = Api(self.ingest, live, intake, metrics, request_events_max=settings.request_events_max)
-        self._serving = Serving(api, settings.connections_max)
+        taking = Taking(self.ingest, intake, metrics, request_events_max=settings.request_events_max)
+        api = Api(self.ingest, live, intake, metrics, taking)
+        rules = rules_of(
+            body_bytes_max=settings.body_bytes_max,
+            waiting_bytes_max=settings.waiting_bytes_max,
+            request_events_max=settings.request_events_max,
+            read_deadline_s=settings.read_deadline_s,
+        )
+        self._serving = Serving(api, Stream(taking, intake, metrics, rules), settings.connections_max)
         metrics.watch(_gauges(self.ingest, api, intake, self._serving))
 
     async def start(self) -> None:
@@ -76,13 +90,16 @@ class Sidecar:
             await self._serving.listen(self._tcp, self._guard)
         if self._unix is not None:
             await self._serving.listen(self._unix.socket, None)
+        if self._stream_unix is not None:
+            await self._serving.listen_stream(self._stream_unix.socket)
 
     async def stop(self) -> None:
         """Refuse new requests, finish those under way, sync the journal, close."""
         await self._serving.stop()
         await self.ingest.stop(leave=True)
-        if self._unix is not None:
-            self._unix.remove()
+        for unix in (self._unix, self._stream_unix):
+            if unix is not None:
+                unix.remove()
 
 
 def _gauges(ingest: Ingest, api: Api, intake: Intake, serving: Serving) -> Gauges:

@@ -70,7 +70,11 @@ class Settings:
         Path | None, Setting("", read_path, "path", "the Unix socket on which HTTP is served; empty for none")
     ]
     socket_mode: Annotated[
-        int, Setting("0660", read_mode, "octal", "who may use the socket; its directory is made 0750 if missing")
+        int, Setting("0660", read_mode, "octal", "who may use the sockets; their directory is made 0750 if missing")
+    ]
+    stream_socket: Annotated[
+        Path | None,
+        Setting("", read_path, "path", "the Unix socket of the stream protocol, beside HTTP; empty for none"),
     ]
     ack_deadline_s: Annotated[
         float, Setting("2", seconds(0, 60), "seconds", "how long an answer waits for Redis before it says `journaled`")
@@ -142,6 +146,8 @@ def _contradictions(settings: Settings) -> list[str]:
     problems = []
     if settings.http is None and settings.socket is None:
         problems.append("--http, --socket: expected an address or a socket, both are empty")
+    if settings.stream_socket is not None and settings.stream_socket == settings.socket:
+        problems.append("--stream-socket: expected another path than --socket")
     if settings.http is not None and not settings.http.is_loopback and not (settings.token_file or settings.http_open):
         problems.append(
             f"--http: {settings.http} can be reached from other machines; name a --token-file, or say --http-open true "

@@ -4,6 +4,7 @@ A frame is its length in 4 bytes, big-endian, and so many bytes of msgpack: an a
 is. Who reads one passes over elements that it does not know, so that later versions may add some.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -86,8 +87,8 @@ FromClient = ClientHello | Batch
 FromServer = ServerHello | BatchAnswer | BatchRefusal | Goodbye
 
 UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-decode_from_client = msgspec.msgpack.Decoder(FromClient).decode
-decode_from_server = msgspec.msgpack.Decoder(FromServer).decode
+decode_from_client: Callable[[bytes], FromClient] = msgspec.msgpack.Decoder(FromClient).decode
+decode_from_server: Callable[[bytes], FromServer] = msgspec.msgpack.Decoder(FromServer).decode
 _encode = msgspec.msgpack.Encoder().encode
 
 

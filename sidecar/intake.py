@@ -1,6 +1,7 @@
-"""Takes request bodies off the wire: within a size, within a deadline, and within what all of them may hold."""
+"""Takes bodies off the wire: within a size, within a deadline, and within what all of them may hold."""
 
 import asyncio
+from collections import deque
 from typing import Final
 
 from aiohttp import web
@@ -12,13 +13,17 @@ _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Intake:
-    """Reads bodies. `waiting_bytes` is what is held by now; what was read is given back with `release`."""
+    """Reads bodies. `waiting_bytes` is what is held by now; what was read is given back with `release`.
+
+    HTTP reads and refuses what is too much, the stream socket waits with `hold` before it reads.
+    """
 
     def __init__(self, *, body_bytes_max: int, waiting_bytes_max: int, read_deadline_s: float) -> None:
         self.waiting_bytes = 0
         self._body_bytes_max = body_bytes_max
         self._waiting_bytes_max = waiting_bytes_max
         self._read_deadline_s = read_deadline_s
+        self._queue: deque[tuple[asyncio.Future[None], int]] = deque()
 
     async def read(self, request: web.BaseRequest) -> bytes:
         """Return the body. The caller releases its size when it is done with it.
@@ -65,9 +70,31 @@ class Intake:
             if self.waiting_bytes > self._waiting_bytes_max:
                 raise Unavailable("overloaded", "too many bodies are being worked on; try again")
 
+    async def hold(self, size: int) -> None:
+        """Wait until there is room for so many bytes, first come first served, and take it."""
+        if not self._queue and self.waiting_bytes + size <= self._waiting_bytes_max:
+            self.waiting_bytes += size
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._queue.append((turn, size))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release(size)
+            raise
+
     def release(self, size: int) -> None:
         """Give back the room of a body."""
         self.waiting_bytes -= size
+        while self._queue:
+            turn, wanted = self._queue[0]
+            if not turn.done():
+                if self.waiting_bytes and self.waiting_bytes + wanted > self._waiting_bytes_max:
+                    return
+                self.waiting_bytes += wanted
+                turn.set_result(None)
+            self._queue.popleft()
 
     def _too_large(self) -> TaximeterError:
         return TaximeterError(

@@ -1,4 +1,4 @@
-"""Sockets to serve HTTP on: TCP, and a Unix socket that never stands there with the wrong mode."""
+"""Sockets to serve on: TCP, and a Unix socket that never stands there with the wrong mode."""
 
 import errno
 import os
@@ -35,20 +35,20 @@ def bind_tcp(address: Address) -> socket.socket:
 class UnixSocket:
     """A listening Unix socket at a path, taken away again by `remove`."""
 
-    def __init__(self, path: Path, mode: int) -> None:
-        """Bind `path` with `mode`; what a dead process left there is replaced.
+    def __init__(self, path: Path, mode: int, flag: str = "--socket") -> None:
+        """Bind `path`, which `flag` named, with `mode`; what a dead process left there is replaced.
 
         Raises TaximeterError `config_invalid` when the path can't be used or somebody listens on it.
         """
         self.path = path
         try:
             path.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-            _refuse_used(path)
+            _refuse_used(path, flag)
             self.socket = _bound(path, mode)
             self._inode = path.lstat().st_ino
         except OSError as error:
             reason = error.strerror or error
-            raise TaximeterError("config_invalid", f"--socket: can't listen on {path}: {reason}") from error
+            raise TaximeterError("config_invalid", f"{flag}: can't listen on {path}: {reason}") from error
 
     def remove(self) -> None:
         """Take the path away, unless another process has put its own there."""
@@ -57,15 +57,15 @@ class UnixSocket:
                 self.path.unlink()
 
 
-def _refuse_used(path: Path) -> None:
+def _refuse_used(path: Path, flag: str) -> None:
     if len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
         raise TaximeterError(
-            "config_invalid", f"--socket: expected at most {UNIX_PATH_BYTES_MAX} bytes of path, got {path}"
+            "config_invalid", f"{flag}: expected at most {UNIX_PATH_BYTES_MAX} bytes of path, got {path}"
         )
     if not path.exists():
         return
     if not path.is_socket():
-        raise TaximeterError("config_invalid", f"--socket: {path} is there and is no socket; name another path")
+        raise TaximeterError("config_invalid", f"{flag}: {path} is there and is no socket; name another path")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(_PROBE_TIMEOUT_S)
         try:
@@ -74,7 +74,7 @@ def _refuse_used(path: Path) -> None:
             if error.errno in (errno.ECONNREFUSED, errno.ENOENT):
                 return
             raise
-    raise TaximeterError("config_invalid", f"--socket: another process listens on {path}")
+    raise TaximeterError("config_invalid", f"{flag}: another process listens on {path}")
 
 
 def _bound(path: Path, mode: int) -> socket.socket:

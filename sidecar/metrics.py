@@ -46,6 +46,12 @@ class Metrics:
             ["status", "code"],
             registry=self.registry,
         )
+        self.stream_batches = Counter(
+            "taximeter_stream_batches",
+            "Batches on the stream socket by outcome: applied, journaled, or the code of the refusal.",
+            ["code"],
+            registry=self.registry,
+        )
         self.request_seconds = Histogram(
             "taximeter_request_seconds",
             "From a request's headers to its answer, for requests that bring events.",
@@ -99,6 +105,10 @@ class Metrics:
         if child is None:
             child = self._request_results[status, code] = self.requests.labels(str(int(status)), code)
         child.inc()
+
+    def batch_answered(self, code: str) -> None:
+        """Count a batch of the stream socket by its answer."""
+        self.stream_batches.labels(code).inc()
 
     def _gauge(self, name: str, doc: str) -> Gauge:
         return Gauge(name, doc, registry=self.registry)

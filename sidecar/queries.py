@@ -46,11 +46,21 @@ def idempotency_key(headers: CIMultiDictProxy[str]) -> str | None:
     keys = headers.getall("Idempotency-Key", [])
     if not keys:
         return None
-    if len(keys) > 1 or not _KEY.fullmatch(keys[0]):
-        got = "several" if len(keys) > 1 else shown(keys[0])
-        expected = f"expected 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters"
-        raise TaximeterError("idempotency_key_invalid", f"Idempotency-Key: {expected}, got {got}")
+    if len(keys) > 1:
+        raise _key_invalid("several")
+    check_idempotency_key(keys[0])
     return keys[0]
+
+
+def check_idempotency_key(key: str) -> None:
+    """Raise `idempotency_key_invalid` for a text that can't be a key."""
+    if not _KEY.fullmatch(key):
+        raise _key_invalid(shown(key))
+
+
+def _key_invalid(got: str) -> TaximeterError:
+    expected = f"expected 1 to {IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters"
+    return TaximeterError("idempotency_key_invalid", f"Idempotency-Key: {expected}, got {got}")
 
 
 def options(query: Mapping[str, str], names: Sequence[str]) -> dict[str, str]:

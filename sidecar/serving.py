@@ -1,4 +1,4 @@
-"""Serves the API on its listeners: bounded connections, no decompression, and a stop that finishes what it began."""
+"""Serves API and stream: bounded connections, no decompression, and a stop that finishes what it began."""
 
 import asyncio
 import logging
@@ -15,6 +15,7 @@ from sidecar import answers
 from sidecar.api import Api
 from sidecar.contract.codes import TaximeterError
 from sidecar.guard import Guard
+from sidecar.stream import Stream
 
 KEEPALIVE_S: Final = 75.0
 LINGER_S: Final = 2.0  # how long an unread body is thrown away before its connection is closed
@@ -40,10 +41,11 @@ def check_parser() -> None:
 
 
 class Serving:
-    """The listeners of one API, at most `connections_max` connections over all of them."""
+    """The listeners of one API and of the stream, at most `connections_max` connections over all of them."""
 
-    def __init__(self, api: Api, connections_max: int) -> None:
+    def __init__(self, api: Api, stream: Stream, connections_max: int) -> None:
         self._api = api
+        self._stream = stream
         self._connections_max = connections_max
         self._servers: list[web.Server] = []
         self._listeners: list[asyncio.Server] = []
@@ -51,7 +53,14 @@ class Serving:
     @property
     def connections(self) -> int:
         """How many connections are open."""
-        return sum(len(server.connections) for server in self._servers)
+        return self._stream.connections + sum(len(server.connections) for server in self._servers)
+
+    def _may_accept(self) -> bool:
+        return self.connections < self._connections_max
+
+    async def listen_stream(self, bound: socket.socket) -> None:
+        """Serve the stream on a listening Unix socket."""
+        await self._stream.listen(bound, self._may_accept)
 
     async def listen(self, bound: socket.socket, guard: Guard | None) -> None:
         """Serve a listening socket."""
@@ -65,13 +74,13 @@ class Serving:
             self._listeners.append(await loop.create_server(accept, sock=bound))
 
     def _accept(self, server: Callable[[], asyncio.Protocol]) -> asyncio.Protocol:
-        return server() if self.connections < self._connections_max else _Refuser()
+        return server() if self._may_accept() else _Refuser()
 
     async def stop(self) -> None:
         """Accept no more connections, answer what is being worked on, and close the rest."""
         for listener in self._listeners:
             listener.close()
-        await self._api.finish(FINISH_S)
+        await asyncio.gather(self._api.finish(FINISH_S), self._stream.stop(FINISH_S))
         for server in self._servers:
             server.pre_shutdown()
             await server.shutdown(_CLOSE_S)

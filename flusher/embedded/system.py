@@ -26,6 +26,7 @@ from flusher.endpoints import Endpoints, remove_endpoints, write_endpoints
 from sidecar.contract.codes import TaximeterError
 
 _SOCKET_NAME = "taximeter.sock"
+_STREAM_NAME = "taximeter.stream"  # the longest of the two
 _READY_DEADLINE_S = 30.0
 _LOCK_DEADLINE_S = 1.0
 _COMMAND_DEADLINE_S = 120.0
@@ -216,6 +217,7 @@ class System:
             "TAXIMETER_JOURNAL_DIR": str(self.data_dir / "journal"),
             "TAXIMETER_HTTP": self.http.text,
             "TAXIMETER_SOCKET": str(self.socket),
+            "TAXIMETER_STREAM_SOCKET": str(self.stream),
             "TAXIMETER_HEALTH_HTTP": "",  # nobody probes this flusher, and several systems may run on a machine
         }
 
@@ -232,7 +234,12 @@ class System:
     @property
     def socket(self) -> Path:
         """The sidecar's Unix socket; known once the system was started."""
-        return self._socket_path or socket_directory(self.data_dir, _SOCKET_NAME) / _SOCKET_NAME
+        return self._socket_path or socket_directory(self.data_dir, _STREAM_NAME) / _SOCKET_NAME
+
+    @property
+    def stream(self) -> Path:
+        """The socket of its stream protocol; known once the system was started."""
+        return socket_directory(self.data_dir, _STREAM_NAME) / _STREAM_NAME
 
     def _take_lock(self) -> None:
         try:
@@ -274,6 +281,7 @@ class System:
         endpoints = Endpoints(
             http=f"http://{self.http._replace(host=self.http.reachable_host).text}",
             socket=str(self.socket),
+            stream=str(self.stream),
             redis=self._valkey.url,
             database=self._postgres.url,
             pids={name: pid for name, pid in pids.items() if pid is not None},
@@ -286,8 +294,8 @@ class System:
         self.run_command("flush")
 
     def _clean_up(self) -> None:
-        if self._socket_path is None:
+        for left in (self.stream,) if self._socket_path else (self.socket, self.stream):
             with contextlib.suppress(OSError):
-                self.socket.unlink(missing_ok=True)
-            remove_socket_directory(self.socket.parent, self.data_dir)
+                left.unlink(missing_ok=True)
+        remove_socket_directory(self.stream.parent, self.data_dir)
         self._lock.release()

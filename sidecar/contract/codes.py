@@ -34,6 +34,7 @@ CODES: Final[dict[str, str]] = {
     "method_not_allowed": "the path does not take this method",
     "query_invalid": "a query parameter is missing or can't be read",
     "range_not_live": "the range is older than the totals that Redis holds; ask `taximeter usage`",
+    "protocol_unsupported": "the stream socket speaks none of the protocol versions that the client knows",
     "read_timeout": "the request did not arrive within the deadline",
     "unauthorized": "the token is missing or wrong",
     "forbidden": "the token does not allow this",

@@ -45,7 +45,7 @@ def test_it_says_how_to_reach_it_once_it_accepts_events(start_up: Callable[..., 
     up = start_up()
     # Then the file tells everything, is private, and the sidecar takes events on both ways
     endpoints = up.endpoints
-    assert set(endpoints) == {"http", "socket", "redis", "database", "pids"}
+    assert set(endpoints) == {"http", "socket", "stream", "redis", "database", "pids"}
     assert set(endpoints["pids"]) >= {"sidecar", "flusher", "redis", "postgres"}
     assert not any(is_gone(pid) for pid in endpoints["pids"].values())
     assert stat.S_IMODE((up.data_dir / "endpoints.json").stat().st_mode) == 0o600

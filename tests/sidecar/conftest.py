@@ -22,6 +22,8 @@ from sidecar.listening import UnixSocket, bind_tcp
 from sidecar.live import LiveReading
 from sidecar.metrics import Metrics
 from sidecar.serving import Serving
+from sidecar.stream import Stream, rules_of
+from sidecar.taking import Taking
 from tests.sidecar.support import NOW_US
 
 
@@ -95,6 +97,7 @@ class Served:
     serving: Serving
     port: int
     socket_path: Path
+    stream_path: Path
     http: aiohttp.ClientSession
     unix: aiohttp.ClientSession
 
@@ -134,18 +137,27 @@ async def serve(tmp_path: Path) -> AsyncIterator[Serve]:
         intake = Intake(
             body_bytes_max=body_bytes_max, waiting_bytes_max=waiting_bytes_max, read_deadline_s=read_deadline_s
         )
-        api = Api(core, usage, intake, metrics, request_events_max=request_events_max)
-        serving = Serving(api, connections_max)
+        taking = Taking(core, intake, metrics, request_events_max=request_events_max)
+        rules = rules_of(
+            body_bytes_max=body_bytes_max,
+            waiting_bytes_max=waiting_bytes_max,
+            request_events_max=request_events_max,
+            read_deadline_s=read_deadline_s,
+        )
+        stream = Stream(taking, intake, metrics, rules)
+        serving = Serving(Api(core, usage, intake, metrics, taking), stream, connections_max)
         tcp: socket.socket = bind_tcp(Address("127.0.0.1", 0))
         port = tcp.getsockname()[1]
         unix = UnixSocket(tmp_path / "api.sock", 0o660)
         await serving.listen(tcp, Guard(Address("127.0.0.1", port), tokens))
         await serving.listen(unix.socket, None)
+        streaming = UnixSocket(tmp_path / "stream.sock", 0o660, "--stream-socket")
+        await serving.listen_stream(streaming.socket)
         stack.push_async_callback(serving.stop)
         http = await stack.enter_async_context(aiohttp.ClientSession(f"http://127.0.0.1:{port}"))
         connector = aiohttp.UnixConnector(str(unix.path))
         over_unix = await stack.enter_async_context(aiohttp.ClientSession("http://sidecar", connector=connector))
-        return Served(core, usage, metrics, intake, serving, port, unix.path, http, over_unix)
+        return Served(core, usage, metrics, intake, serving, port, unix.path, streaming.path, http, over_unix)
 
     yield start
     await stack.aclose()
