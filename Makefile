@@ -5,6 +5,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULTS_ARGS ?=
+MEASURE_ARGS ?=
 ROWS ?= 10000000
 
 BIN := $(VENV)/bin
@@ -16,7 +17,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults measure-rebuild check format requirements clean
+.PHONY: help install demo test faults measure-rebuild measure-outage check format requirements clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -42,6 +43,9 @@ faults: $(INSTALLED) ## break real processes for SECONDS=60, and prove that noth
 
 measure-rebuild: $(INSTALLED) ## measure how Redis is rebuilt from ROWS=10000000 rows of usage, and what clients see meanwhile
 	$(BIN)/python -m tests.measure.rebuild --rows $(ROWS)
+
+measure-outage: $(INSTALLED) ## measure a sidecar without Redis, and how it catches up; MEASURE_ARGS='--rate 20 --seconds 60'
+	$(BIN)/python -m tests.measure.outage $(MEASURE_ARGS)
 
 check: $(INSTALLED) ## check format, lint, types and the arrows between modules
 	$(BIN)/ruff format --check .

@@ -260,6 +260,9 @@ async def test_a_full_journal_refuses_and_takes_again_after_a_drain(
         assert (status, answer["code"], retry_after) == (503, "journal_full", "5"), json.dumps(answer)
         assert await system.readiness() == "journal_full"
         assert await system.metric("taximeter_ready") == 0
+        # and what still fits is taken
+        assert (await system.send(1))[0] == 202
+        assert await system.readiness() == "journal_full"
         assert await system.metric("taximeter_journal_bytes") > 0.8 * await system.metric("taximeter_journal_bytes_max")
         # and when Redis is back, and Postgres has had what is in it, it takes again
         valkey.start()
