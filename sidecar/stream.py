@@ -129,9 +129,17 @@ class _Connection:
             pass  # the client has left
         if self._working:
             await asyncio.wait(self._working)
+        await self._close(goodbye)
+
+    async def _close(self, goodbye: Goodbye | None) -> None:
         if goodbye is not None:
             self._writer.write(frames.frame(goodbye))
         self._writer.close()
+        try:
+            async with asyncio.timeout(self._rules.read_deadline_s):
+                await self._writer.wait_closed()
+        except (OSError, TimeoutError):
+            self.abort()  # who reads nothing does not keep what was written for it
 
     async def _greet(self) -> None:
         try:
