@@ -18,7 +18,6 @@ from tests.faults.run import EVIDENCE, Report, do, endless, judge, keep_evidence
 from tests.faults.sampling import Sampler
 from tests.faults.world import Broken, Shape, World
 
-
 # Journals are kept, as PostgreSQL may fail over and forget; Redis's keys are not, so that its memory has an end.
 SETTINGS: Final = {
     "TAXIMETER_JOURNAL_HOLD_S": "3600",

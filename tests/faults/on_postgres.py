@@ -56,7 +56,7 @@ def deadlock(world: World) -> str:
     program = world.flushers[world.rng.choice(sorted(world.flushers))]
     _stop_at(world, program, "usage added")
     with world.postgres.connect() as connection:
-        before = _deadlocks(world)
+        before = _said(world, "deadlock detected")
         connection.execute("SET deadlock_timeout = '20s'")
         connection.execute("SET lock_timeout = '1s'")
         with contextlib.suppress(psycopg.errors.LockNotAvailable), connection.transaction():
@@ -67,7 +67,7 @@ def deadlock(world: World) -> str:
             program.signal(signal.SIGCONT)
             waiting.join()
         world.rest(0.2)
-    return f"{_deadlocks(world) - before} flushers were its victims"
+    return f"{_said(world, 'deadlock detected') - before} flushers were its victims"
 
 
 def _lock_shards(connection: "psycopg.Connection[Any]") -> None:
@@ -75,26 +75,30 @@ def _lock_shards(connection: "psycopg.Connection[Any]") -> None:
         connection.execute("UPDATE taximeter.shards SET token = token")
 
 
-def _deadlocks(world: World) -> int:
-    return sum(program.log_text().count("deadlock detected") for program in world.flushers.values())
+def _said(world: World, what: str) -> int:
+    """Returns how often flushers said something in their logs."""
+    return sum(program.log_text().count(what) for program in world.flushers.values())
 
 
 def fail_to_serialize(world: World) -> str:
     """Every transaction is SERIALIZABLE for a while, beside others that touch the same rows: SQLSTATE 40001."""
+    before = _said(world, "could not serialize")
     with world.postgres.connect() as connection:
         connection.execute("ALTER SYSTEM SET default_transaction_isolation = 'serializable'")
         connection.execute("SELECT pg_reload_conf()")
         connection.execute("SET default_transaction_isolation = 'read committed'")  # it is the others that fail
         try:
+            connection.execute("SET lock_timeout = '100ms'")
             for _ in range(20):
-                connection.execute("UPDATE taximeter.shards SET token = token")
-                connection.execute("UPDATE taximeter.positions SET sequence = sequence")
+                for table in ("shards SET token = token", "positions SET sequence = sequence"):
+                    with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                        connection.execute(f"UPDATE taximeter.{table}".encode())
                 world.rest(0.05)
         finally:
             connection.execute("ALTER SYSTEM RESET default_transaction_isolation")
             connection.execute("SELECT pg_reload_conf()")
     world.rest(0.2)
-    return ""
+    return f"{_said(world, 'could not serialize') - before} times"
 
 
 def fill_disk_at_commit(world: World) -> str:
