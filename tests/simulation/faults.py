@@ -266,7 +266,9 @@ class Faults:
 
     def _redis_evicted(self) -> None:
         for _ in range(self.world.rng.randint(1, 3)):
-            names = list(self.net.server.data)
+            kinds = (b"}", b":stream", b":counters", b":index", b"")  # of most there are few, and many of the last
+            kind = self.world.rng.choice(kinds)
+            names = [name for name in self.net.server.data if name.endswith(kind)]
             if names:
                 name = self.world.rng.choice(names)
                 self.world.log(f"evicts {name!r}")
@@ -277,7 +279,7 @@ class Faults:
     def _redis_junk(self) -> None:
         """Somebody else writes into an open epoch."""
         rng, server = self.world.rng, self.net.server
-        counters = [name for name in server.data if name.endswith(b":counters")]
+        counters = [name for name, value in server.data.items() if name.endswith(b":counters") and value != b"junk"]
         if counters:
             name = rng.choice(counters)
             self._redis_lost()

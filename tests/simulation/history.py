@@ -4,7 +4,7 @@ import logging
 import secrets
 from base64 import urlsafe_b64encode
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,7 +20,7 @@ from tests.simulation.network import RedisNet
 from tests.simulation.oracle import Oracle
 from tests.simulation.world import WALL_BASE_S, Stuck, World
 
-HEAL_S: Final = 90.0
+HEAL_S: Final = 40.0
 PROBLEMS_MAX: Final = 6  # that a report lists
 METERS: Final = (
     '[{"name":"api_call","event_type":"api_call"},{"name":"calls","event_type":"api_call","aggregation":"count"}]'
@@ -44,7 +44,7 @@ class Outcome:
         problems = "\n  ".join([*dict.fromkeys(self.problems)][:PROBLEMS_MAX])
         return (
             f"history {self.seed} ({self.profile}) went wrong:\n  {problems}\nfaults: {', '.join(self.faults)}\n"
-            f"replay: python -m tests.simulation {self.seed} --trace"
+            f"replay: python -m tests.simulation {self.seed} --profile {self.profile} --trace"
         )
 
 
@@ -81,7 +81,15 @@ def _seeded(world: World, oracle: Callable[[], Oracle]) -> Iterator[None]:
 class History:
     """A seed's world."""
 
-    def __init__(self, seed: int, *, profile: str | None = None, trace: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        profile: str | None = None,
+        kinds: Sequence[str] = (),
+        trace: Callable[[str], None] | None = None,
+    ) -> None:
+        """Makes the world of a seed. `kinds` are the faults that may happen, by default those of the profile."""
         self.seed = seed
         self.world = World(seed, trace)
         rng = self.world.rng
@@ -104,6 +112,7 @@ class History:
         for sidecar in self.sidecars:
             self._watch(sidecar)
         self.database.committed = self.oracle.committed
+        self.server.giving_up = self.oracle.giving_up
         for _ in range(rng.choice((1, 1, 2))):
             self.flushers.append(self._make_flusher())
         self.faults = Faults(
@@ -111,7 +120,8 @@ class History:
             lambda: self._watch(self._make_sidecar()),
         )  # fmt: skip
         self.planned = sorted(
-            (rng.uniform(0.2, self.duration_s), rng.choice(PROFILES[self.profile])) for _ in range(rng.randint(1, 7))
+            (rng.uniform(0.2, self.duration_s), rng.choice(kinds or PROFILES[self.profile]))
+            for _ in range(rng.randint(1, 7))
         )
 
     def _make_sidecar(self) -> SidecarHost:
@@ -119,6 +129,7 @@ class History:
 
     def _watch(self, sidecar: SidecarHost) -> SidecarHost:
         sidecar.platter.removing = lambda path, content: self.oracle.removing(sidecar, path, content)
+        sidecar.succeeding = lambda: self.oracle.answered(sidecar)
         return sidecar
 
     def _make_flusher(self) -> FlusherHost:

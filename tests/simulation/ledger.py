@@ -239,12 +239,12 @@ class MemoryLedger(Ledger):
             if key[:2] == (producer, shard) and hole.last == last:
                 session.put("holes", key, hole._replace(accepted=True))
 
-    def quiet_predecessors(self, quiet_s: float) -> list[str]:
+    def quiet_predecessors(self, quiet_s: int) -> list[str]:
         """Returns the producers whose records go on under another id and that were silent for so long."""
         session = self._statement()
         producers: dict[str, Known] = {key[0]: row for key, row in session.rows("producers")}
         followed = {row.predecessor for row in producers.values()}
-        until_us = self._database.now_us() - int(quiet_s * 1_000_000)
+        until_us = self._database.now_us() - quiet_s * 1_000_000
         heard: dict[str, int] = {}
         for (producer, _), row in session.rows("positions"):
             heard[producer] = max(row.watermark_us, heard.get(producer, 0))

@@ -63,6 +63,7 @@ class SidecarHost:
         self.process.alive = False
         self.ingest: Ingest | None = None
         self.refused: JournalError | None = None
+        self.succeeding: Callable[[], None] = lambda: None  # a request is answered with success
         self.lost = False  # the machine never comes back
         self.skew_s = 0.0
         self._net = net
@@ -153,6 +154,7 @@ class SidecarHost:
                 return
             error = task.exception()
             if error is None:
+                self.succeeding()
                 answered(task.result())
             elif isinstance(error, TaximeterError):
                 answered(error)

@@ -50,6 +50,7 @@ class Scripts:
 
 
 SCRIPTS: Final = Scripts()
+KINDS: Final = {"bytes": b"string", "dict": b"hash", "Stream": b"stream", "SortedSet": b"zset"}
 
 
 def _python(value: Any) -> Any:
@@ -84,6 +85,7 @@ class MiniRedis:
         self.expires: dict[bytes, float] = {}
         self.loaded: set[bytes] = set()
         self.full = False
+        self.giving_up: Callable[[bytes, Stream], None] = lambda name, stream: None  # a stream is deleted
         self._texts: dict[bytes, bytes] = {}
         self._wall_s = wall_s
         self._last_id = (0, 0)
@@ -205,8 +207,7 @@ class MiniRedis:
         return old if b"GET" in names else b"OK"
 
     def _cmd_type(self, words: Sequence[bytes]) -> bytes:
-        names = {bytes: b"string", dict: b"hash", Stream: b"stream", SortedSet: b"zset"}
-        return names[type(self.data[words[0]])] if words[0] in self.data else b"none"
+        return KINDS[type(self.data[words[0]]).__name__] if words[0] in self.data else b"none"
 
     def _cmd_exists(self, words: Sequence[bytes]) -> int:
         return sum(key in self.data for key in words)
@@ -214,6 +215,8 @@ class MiniRedis:
     def _cmd_unlink(self, words: Sequence[bytes]) -> int:
         there = [key for key in words if key in self.data]
         for key in there:
+            if type(self.data[key]) is Stream:
+                self.giving_up(key, self.data[key])
             self.evict(key)
         return len(there)
 
@@ -223,6 +226,10 @@ class MiniRedis:
         old, new = words
         if old not in self.data:
             raise ResponseError("no such key")
+        if old.endswith(b":state") and new in self.data:
+            stem = new + self.data[new].get(b"generation", b"none") + b":"
+            for name in [name for name in self.data if name.startswith(stem) and type(self.data[name]) is Stream]:
+                self.giving_up(name, self.data[name])  # nobody reads it any more
         self.evict(new)
         self.data[new] = self.data.pop(old)
         if old in self.expires:
@@ -286,6 +293,10 @@ class MiniRedis:
 
     def _cmd_hdel(self, words: Sequence[bytes]) -> int:
         found = self._get(words[0], dict) or {}
+        if b"sealed" in found and b"sealed" in words[1:]:
+            name = b"%b%b:%b:stream" % (words[0], found[b"generation"], found[b"sealed"])
+            if name in self.data:
+                self.giving_up(name, self.data[name])  # nobody knows its name any more
         gone = sum(found.pop(field, None) is not None for field in words[1:])
         self._drop_if_empty(words[0])
         return gone

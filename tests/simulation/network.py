@@ -57,7 +57,7 @@ class RedisNet:
         if not self.reaches(process):
             return "refused"
         if self.weather.lose and self.world.rng.random() < self.weather.lose:
-            kind = self.world.rng.choice(("lost before", "reply lost", "reply lost", "late"))
+            kind = self.world.rng.choice(("lost before", "reply lost", "late"))
             self.world.counts[f"redis: {kind}"] += 1
             return kind
         return "ok"

@@ -17,7 +17,7 @@ from tests.simulation.clients import Clients, Payload
 from tests.simulation.database import GONE, Commit, Database, Session
 from tests.simulation.ledger import Place
 from tests.simulation.machines import SidecarHost
-from tests.simulation.mini_redis import MiniRedis
+from tests.simulation.mini_redis import MiniRedis, Stream
 from tests.simulation.world import World
 
 HEADER_BYTES = 32
@@ -170,6 +170,31 @@ class Oracle:
             if self.world.now_s - min(since) < hold_s and not _is_full(host):
                 self.violation(f"{host.name} deletes {path.name} before the hold of {hold_s} s is over")
                 return
+
+    def giving_up(self, name: bytes, stream: Stream) -> None:
+        """Judges that an epoch leaves Redis: nothing in it is what Postgres would take next."""
+        if self.failovers:
+            return
+        shard = int(name[4 : name.index(b"}")])
+        positions = {
+            f"{row.position.sequence}:{row.position.digest.hex()}".encode(): producer
+            for (producer, number), row in self.database.tables["positions"].items()
+            if number == shard and not self.database.tables["producers"][producer,].retired
+        }
+        for _, flat in stream:
+            entry = dict(zip(flat[::2], flat[1::2], strict=True))
+            producer = positions.get(entry[b"a"])
+            if producer is not None and entry[b"p"].decode() == producer:
+                self.violation(f"{name!r} leaves Redis with what Postgres lacks of {producer}")
+                return
+
+    def answered(self, host: SidecarHost) -> None:
+        """Judges that a host says success: Postgres knows the producer that it speaks for (rule 6)."""
+        manifest = host.ingest.journal.manifest if host.ingest is not None else None
+        known = self.database.tables["producers"]
+        if manifest is None or manifest.predecessors or self.failovers or (manifest.producer,) in known:
+            return
+        self.violation(f"{host.name} accepts as {manifest.producer}, of which Postgres knows nothing")
 
     # -- at the end
 

@@ -7,14 +7,14 @@ or a mistake that others have made.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 from unittest.mock import patch
 
 from flusher import drain, generation, registrar, source
 from flusher.entry import Entry, Verdict
 from flusher.insert import Inserter
 from flusher.law import Outcome, Tally
-from flusher.ledger import Advance, Mark
+from flusher.ledger import Advance, Ledger, Mark
 from sidecar import chain, segment
 from sidecar.contract import identity, keys, scripts
 from sidecar.contract.codec import Position
@@ -32,21 +32,22 @@ Plant = Callable[[], Iterator[None]]
 
 @dataclass(frozen=True)
 class Bug:
-    """A bug: the rule that it breaks, what it does, the profile of histories that shows it, and the patch."""
+    """A bug: its rule, the histories that show it soonest (profile, kinds of faults), and the patch."""
 
     rule: str
     profile: str
+    kinds: tuple[str, ...]
     plant: Callable[[], AbstractContextManager[None]]
 
 
 BUGS: Final[dict[str, Bug]] = {}
 
 
-def bug(rule: str, profile: str) -> Callable[[Plant], Plant]:
+def bug(rule: str, profile: str, *kinds: str) -> Callable[[Plant], Plant]:
     """Enters a bug in the table, under the name of the function that plants it."""
 
     def enter(plant: Plant) -> Plant:
-        BUGS[plant.__name__] = Bug(rule, profile, contextmanager(plant))
+        BUGS[plant.__name__] = Bug(rule, profile, kinds, contextmanager(plant))
         return plant
 
     return enter
@@ -75,14 +76,14 @@ def _script(name: str, *changes: tuple[bytes, bytes]) -> Iterator[None]:
 # -- rule 1: the chain
 
 
-@bug("1", "redis")
+@bug("1", "redis", "redis_flaky", "flusher_killed")
 def a_batch_is_applied_whatever_it_follows() -> Iterator[None]:
     """And so is one that is repeated after its reply was lost."""
     with _script("ingest", (b"if state[6] ~= ARGV[5] then return {'position', state[6]} end", b"")):
         yield
 
 
-@bug("1, 7", "journal")
+@bug("1, 7", "journal", "journal_tail_lost", "journal_restored", "journal_cloned")
 def the_digest_is_not_checked_at_resume() -> Iterator[None]:
     """A position is believed by its number."""
     with patch.object(
@@ -91,7 +92,7 @@ def the_digest_is_not_checked_at_resume() -> Iterator[None]:
         yield
 
 
-@bug("1, 7", "journal")
+@bug("1, 7", "journal", "journal_tail_lost", "journal_restored", "journal_cloned")
 def a_broken_chain_goes_on_at_its_head() -> Iterator[None]:
     """What Redis does not know is skipped, so that sending goes on."""
     resume = Sender._go_on_behind
@@ -109,7 +110,7 @@ def a_broken_chain_goes_on_at_its_head() -> Iterator[None]:
 # -- rule 2: contiguity
 
 
-@bug("2", "redis")
+@bug("2", "redis", "redis_evicted", "redis_down")
 def an_entry_that_does_not_follow_is_taken() -> Iterator[None]:
     """The position jumps over what is missing."""
 
@@ -122,7 +123,7 @@ def an_entry_that_does_not_follow_is_taken() -> Iterator[None]:
         yield
 
 
-@bug("2", "redis")
+@bug("2", "redis", "redis_evicted", "redis_down")
 def what_is_left_out_forces_no_new_generation() -> Iterator[None]:
     """The entry is passed over, and nobody sends it again."""
     hear = drain.Drain._hear
@@ -135,7 +136,7 @@ def what_is_left_out_forces_no_new_generation() -> Iterator[None]:
         yield
 
 
-@bug("2", "redis")
+@bug("2", "redis", "postgres_flaky", "postgres_terminated")
 def positions_advance_outside_the_transaction() -> Iterator[None]:
     """They stay when the transaction is undone."""
     advance = MemoryLedger.advance
@@ -158,21 +159,22 @@ def positions_advance_outside_the_transaction() -> Iterator[None]:
 # -- rule 3: one sealed epoch, named by a random token
 
 
-@bug("3", "redis")
+@bug("3", "redis", "redis_back", "redis_flaky", "flusher_stopped_at_call")
 def epochs_are_numbered() -> Iterator[None]:
     """A Redis that is back in time gives an old name to new events."""
-    seal = source.Source.seal
 
     def numbered(self: source.Source, shard: int, name: str) -> source.Sealed | None:
-        token = self.state(shard).token or "0"
-        with patch.object(source, "random_token", lambda: f"{int(token, 16) + 1:016x}"):
-            return seal(self, shard, name)
+        token = int(self.state(shard).token or "0", 16) + 1
+        reply = self.run(scripts.seal(shard, name, f"{token:016x}"))
+        if reply[0] == b"generation":
+            raise source.EpochChanged
+        return None if reply[0] == b"empty" else source.Sealed(reply[1].decode(), reply[2].decode(), int(reply[3]))
 
     with patch.object(source.Source, "seal", numbered):
         yield
 
 
-@bug("3", "redis")
+@bug("2, 3", "redis", "redis_back")
 def an_epoch_is_drained_whatever_it_follows() -> Iterator[None]:
     """Also one that was committed, and whose token was followed by another one."""
     commit = drain.Drain.drain
@@ -187,7 +189,7 @@ def an_epoch_is_drained_whatever_it_follows() -> Iterator[None]:
         yield
 
 
-@bug("3", "redis")
+@bug("3", "redis", "flusher_added", "redis_slow", "flusher_stopped_at_call")
 def the_shard_is_not_locked() -> Iterator[None]:
     """Two flushers commit the same epoch."""
 
@@ -201,14 +203,14 @@ def the_shard_is_not_locked() -> Iterator[None]:
 # -- rule 4: publishing
 
 
-@bug("4", "machine")
+@bug("4", "machine", "redis_flaky", "redis_slow", "flusher_added")
 def publishing_asks_for_no_token() -> Iterator[None]:
     """A flusher that was stopped for a while publishes over the next epoch."""
     with _script("publish", (b"if state[2] ~= ARGV[2] then return {'stale'} end", b"")):
         yield
 
 
-@bug("4", "machine")
+@bug("4", "machine", "postgres_commits_lost", "postgres_flaky", "flusher_killed_at_call")
 def an_epoch_is_published_before_it_is_committed() -> Iterator[None]:
     """A commit that fails leaves Redis without what Postgres lacks."""
     finish = drain.Drain._finish
@@ -224,7 +226,7 @@ def an_epoch_is_published_before_it_is_committed() -> Iterator[None]:
         yield
 
 
-@bug("4", "redis")
+@bug("4", "redis", "sidecar_killed")
 def totals_are_what_the_epoch_added() -> Iterator[None]:
     """Increments in the place of absolute figures."""
     commit = drain.Drain._commit
@@ -240,7 +242,7 @@ def totals_are_what_the_epoch_added() -> Iterator[None]:
         yield
 
 
-@bug("4, 12", "redis")
+@bug("4, 12", "redis", "postgres_down", "postgres_flaky")
 def positions_are_copied_when_the_epoch_is_sealed() -> Iterator[None]:
     """What Redis has applied is called committed."""
     begin = b"redis.call('HSET', KEYS[1], 'sealed'"
@@ -257,7 +259,7 @@ end
 # -- rule 5: generations
 
 
-@bug("5", "machine")
+@bug("5", "machine", "redis_wiped", "flusher_killed_at_call", "postgres_terminated")
 def a_generation_is_swapped_unfenced() -> Iterator[None]:
     """Batches are applied between its drain and the swap."""
     with (
@@ -267,14 +269,14 @@ def a_generation_is_swapped_unfenced() -> Iterator[None]:
         yield
 
 
-@bug("5", "machine")
+@bug("5", "machine", "flusher_killed_at_call", "redis_evicted", "redis_back")
 def a_generation_is_opened_without_draining_what_remains() -> Iterator[None]:
     """What only Redis has is gone with the old one."""
     with patch.object(generation.Generations, "_drain_remains", lambda self, *_, **__: True):
         yield
 
 
-@bug("5", "redis")
+@bug("5", "redis", "redis_back", "redis_evicted")
 def a_generation_begins_where_redis_was() -> Iterator[None]:
     """Not where Postgres is."""
     stage = source.Source.stage_state
@@ -288,27 +290,33 @@ def a_generation_begins_where_redis_was() -> Iterator[None]:
         yield
 
 
-@bug("5", "redis")
+@bug("5", "redis", "sidecar_killed")
 def the_token_of_a_new_generation_is_not_committed() -> Iterator[None]:
     """It never matches Postgres, so it is replaced for ever."""
-    with patch.object(generation.Generations, "_open", _open_without_token()):
+
+    class Forgetful:
+        def __init__(self, ledger: MemoryLedger) -> None:
+            self._ledger = ledger
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._ledger, name)
+
+        def store_token(self, shard: int, token: str) -> None:
+            """Later, perhaps."""
+
+    made = generation.Generations.__init__
+
+    def forgetful(self: Any, origin: Any, ledger: Any, *more: Any) -> None:
+        made(self, origin, cast("Ledger", Forgetful(ledger)), *more)
+
+    with patch.object(generation.Generations, "__init__", forgetful):
         yield
-
-
-def _open_without_token() -> Callable[..., Any]:
-    original = generation.Generations._open
-
-    def opened(self: Any, *arguments: Any, **more: Any) -> Any:
-        with patch.object(MemoryLedger, "store_token", lambda *_: None):
-            return original(self, *arguments, **more)
-
-    return opened
 
 
 # -- rule 6: registration
 
 
-@bug("6", "redis")
+@bug("6", "redis", "flusher_killed_at_call", "flusher_killed", "postgres_flaky")
 def redis_knows_a_producer_before_postgres_does() -> Iterator[None]:
     """A flusher that dies between the two leaves a sidecar that nobody waits for."""
     register = registrar.Registrar._register
@@ -329,7 +337,7 @@ def redis_knows_a_producer_before_postgres_does() -> Iterator[None]:
 # -- rules 7 and 8: the journal
 
 
-@bug("7", "journal")
+@bug("7", "journal", "journal_cloned", "disk_sync_fails", "redis_down")
 def records_are_renumbered_from_the_wrong_place() -> Iterator[None]:
     """From behind what Redis had, not from behind what Postgres confirmed."""
     renumbered = chain.ShardJournal.renumbered
@@ -345,14 +353,14 @@ def records_are_renumbered_from_the_wrong_place() -> Iterator[None]:
         yield
 
 
-@bug("8", "redis")
+@bug("8", "redis", "machine_crashed", "sidecar_killed_at_disk")
 def a_torn_tail_is_left_in_place() -> Iterator[None]:
     """The next record is written behind it."""
     with patch.object(segment, "_cut", lambda disk, path, size: None):
         yield
 
 
-@bug("8", "redis")
+@bug("8", "redis", "machine_crashed", "redis_down")
 def an_answer_does_not_wait_for_the_sync() -> Iterator[None]:
     """A crash of the machine takes what was acknowledged."""
     write = chain.ShardJournal._write
@@ -381,7 +389,7 @@ def an_answer_does_not_wait_for_the_sync() -> Iterator[None]:
 # -- rule 9: two paths
 
 
-@bug("9", "redis")
+@bug("9", "redis", "redis_evicted", "redis_junk")
 def counters_are_not_compared_with_the_stream() -> Iterator[None]:
     """A counter that was lost is nobody's business."""
     with patch.object(drain, "_differences", lambda counted, streamed: []):
@@ -391,7 +399,7 @@ def counters_are_not_compared_with_the_stream() -> Iterator[None]:
 # -- rule 10: watermarks
 
 
-@bug("10", "machine")
+@bug("10", "machine", "redis_slow", "redis_flaky")
 def a_watermark_overtakes_requests_that_are_not_journaled() -> Iterator[None]:
     """A period may close over an event that is still on its way."""
     with patch.object(Ingest, "_watermark_us", lambda self: self.now_us()):
@@ -401,7 +409,7 @@ def a_watermark_overtakes_requests_that_are_not_journaled() -> Iterator[None]:
 # -- rule 11: the running count
 
 
-@bug("11", "redis")
+@bug("11", "redis", "redis_flaky")
 def repeats_are_not_accounted_for() -> Iterator[None]:
     """And the constraint that would say so is not there."""
     advance = MemoryLedger.advance
@@ -435,7 +443,7 @@ def _with_running(row: Any, mark: Mark) -> Any:
 # -- rule 12: deleting segments
 
 
-@bug("12", "redis")
+@bug("12", "redis", "postgres_down", "flusher_stopped_at_call")
 def a_segment_goes_when_redis_has_it() -> Iterator[None]:
     """Postgres may still lack it when Redis is wiped."""
     fields = Directory.fields
@@ -448,7 +456,7 @@ def a_segment_goes_when_redis_has_it() -> Iterator[None]:
         yield
 
 
-@bug("12", "journal")
+@bug("12", "journal", "journal_cloned", "journal_restored")
 def a_segment_goes_on_a_position_of_another_chain() -> Iterator[None]:
     """Postgres is that far, but with other records."""
 
@@ -460,7 +468,7 @@ def a_segment_goes_on_a_position_of_another_chain() -> Iterator[None]:
         yield
 
 
-@bug("12", "redis")
+@bug("12", "redis", "sidecar_killed")
 def a_segment_is_not_held() -> Iterator[None]:
     """A standby that lacks the last commits takes over, and nobody can send them again."""
     confirm = chain.ShardJournal._confirm
@@ -475,7 +483,7 @@ def a_segment_is_not_held() -> Iterator[None]:
 # -- the classics
 
 
-@bug("classic", "redis")
+@bug("classic", "redis", "sidecar_killed", "sidecar_killed_at_disk", "disk_full")
 def a_key_is_claimed_in_a_step_before_the_batch() -> Iterator[None]:
     """Whoever dies between the two leaves an event that is taken for counted."""
     submit = Ingest.submit
@@ -501,7 +509,7 @@ def a_key_is_claimed_in_a_step_before_the_batch() -> Iterator[None]:
         yield
 
 
-@bug("classic", "redis")
+@bug("classic", "redis", "redis_junk")
 def what_redis_takes_for_a_repeat_is_believed() -> Iterator[None]:
     """A script that failed halfway left the keys of its own events: the second time it calls them repeats."""
     decide = Inserter.insert

@@ -16,7 +16,7 @@ def histories_until_seen(name: str) -> int | None:
     bug = BUGS[name]
     for number in range(HISTORIES):
         with bug.plant():
-            outcome = History(FIRST + number, profile=bug.profile).run()
+            outcome = History(FIRST + number, profile=bug.profile, kinds=bug.kinds).run()
         if outcome.problems:
             return number + 1
     return None
