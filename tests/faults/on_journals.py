@@ -231,13 +231,9 @@ def _is_counted(world: World, program: Program) -> bool:
     journal = world.journal(program.name)
     manifest = json.loads((journal / "manifest.json").read_text())
     accepted = sum(chain["events"] for chain in manifest["chains"])
-    for shard, paths in _segments(journal).items():
-        for path in paths:
-            chain, content = manifest["chains"][shard], path.read_bytes()
-            first = chain.get("offset", 0) if int(path.stem.partition("-")[2]) == chain.get("file") else 0
-            accepted += sum(
-                struct.unpack_from(">I", content, first + frame.start + 12)[0] for frame in frames(content[first:])
-            )
+    for paths in _segments(journal).values():
+        for content in (path.read_bytes() for path in paths):
+            accepted += sum(struct.unpack_from(">I", content, frame.start + 12)[0] for frame in frames(content))
     with world.postgres.connect() as connection:
         text = "SELECT coalesce(sum(events), 0) FROM taximeter.positions WHERE producer = %s"
         row = connection.execute(text, (manifest["producer"],)).fetchone()

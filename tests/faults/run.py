@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import psycopg
 
+from tests.faults.chains import strays
 from tests.faults.kinds import FAULTS
 from tests.faults.oracle import Oracle, Verdict
 from tests.faults.world import Broken, World
@@ -77,6 +78,9 @@ def judge(world: World, report: Report) -> Report:
     with world.postgres.connect() as connection:
         files = sorted(world.directory.glob("*.ndjson"))
         report.verdict = Oracle(files, connection, world.skew_s).judge(report.proof)
+        with world.still():
+            journals = [world.journal(name) for name in world.sidecars]
+            report.verdict.check("positions that are not in their journals", strays(journals, connection))
     report.verdict.check("processes that were not as they should be", world.problems)
     return report
 

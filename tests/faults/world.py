@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -209,6 +209,16 @@ class World:
         """Has a program that is stopped, or is stopped here, go on after so long."""
         program.signal(signal.SIGSTOP)
         self._paused[program] = time.monotonic() + seconds
+
+    @contextlib.contextmanager
+    def still(self) -> Iterator[None]:
+        """Stops every sidecar meanwhile, so that nobody writes a journal that is read."""
+        for program in self.sidecars.values():
+            program.signal(signal.SIGSTOP)
+        wait_until(lambda: all(program.is_stopped for program in self.sidecars.values()), 5, "the sidecars stop")
+        yield
+        for program in self.sidecars.values():
+            program.signal(signal.SIGCONT)
 
     def tend(self) -> None:
         """Restarts what was killed, and lets go on what was stopped for long enough."""
