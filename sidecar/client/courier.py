@@ -22,6 +22,7 @@ BACKOFF_MIN_S: Final = 0.05
 BACKOFF_MAX_S: Final = 5.0
 RETRY_AFTER_MAX_S: Final = 60.0
 SLEEP_MAX_S: Final = 30.0
+PROBLEM_CHARS_MAX: Final = 200
 
 _TOO_LARGE: Final = ("body_too_large", "too_many_events")
 _log = logging.getLogger(__name__)
@@ -300,6 +301,7 @@ class Courier:
 
     def _back_off(self, problem: str, after_s: float | None = None) -> None:
         """Send nothing for a while: what the sidecar asked for, or longer each time, with some of it left to chance."""
+        problem = problem[:PROBLEM_CHARS_MAX]  # it may repeat what came from who knows where
         if not self._problem:
             _log.warning("events can't be sent now, they wait: %s", problem)
         self._problem = problem

@@ -41,21 +41,23 @@ class StreamLink:
         self._numbers = 0
         self._unanswered: dict[int, tuple[Batch, float]] = {}
         self._unanswered_bytes = 0
-        self._limits = self._greet()
+        try:
+            self._limits = self._greet()
+        except OSError as error:
+            connection.close()
+            raise LinkError(f"no hello: {error}") from error
+        except LinkError:
+            connection.close()
+            raise
         self.events_max = self._limits.batch_events_max
         self.bytes_max = self._limits.frame_bytes_max - OVERHEAD_BYTES
 
     def _greet(self) -> Limits:
-        try:
-            self._socket.sendall(frame(ClientHello([PROTOCOL_VERSION])))
-            while not (frames := self._frames()):
-                self._read()
-        except OSError as error:
-            self._socket.close()
-            raise LinkError(f"no hello: {error}") from error
+        self._socket.sendall(frame(ClientHello([PROTOCOL_VERSION])))
+        while not (frames := self._frames()):
+            self._read()
         hello = frames[0]
         if not isinstance(hello, ServerHello):
-            self._socket.close()
             raise _unexpected(hello)
         return hello.limits
 
