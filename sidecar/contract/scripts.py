@@ -106,7 +106,8 @@ class _Folded:
         """Return the arguments that say how to take events out again."""
         packed = b"".join([group.to_bytes(2, "big") for group in self._group_of])
         texts = [
-            ";".join(["{} {} {} {}".format(counter, *split(-nanos)) for counter, nanos in mine]) for mine in self._shares
+            ";".join(["{} {} {} {}".format(counter, *split(-nanos)) for counter, nanos in mine])
+            for mine in self._shares
         ]
         return [packed, len(texts), *texts]
 
