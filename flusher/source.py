@@ -25,7 +25,7 @@ TIMEOUT_S: Final = 15
 CHUNK_ENTRIES: Final = 32
 CHUNK_FIELDS: Final = 4_000
 STAGED_TTL_S: Final = 600  # kept while totals are written
-STAGE_FIELDS: Final = 4_000
+STAGE_FIELDS: Final = 1_000
 VERSION_MIN: Final = (7, 0)
 
 
@@ -213,7 +213,7 @@ class Source:
     def stage_totals(self, shard: int, generation: str, totals: Iterable[DayTotals]) -> None:
         """Write totals under a generation's name, before it is opened.
 
-        A call holds Redis up for everybody, so each has a few thousand fields, of a part of a user's day or of many.
+        A call holds Redis up for everybody, so each has about a thousand fields: of a part of a user's day, or of many.
         """
         hashes: list[StagedHash] = []
         fields = 0

@@ -163,6 +163,25 @@ async def test_a_flusher_whose_clock_is_a_day_slow_opens_a_generation(system: Sy
     assert await live_events(system) == 1
 
 
+async def test_a_users_day_of_thousands_of_totals_is_written_in_parts(system: System) -> None:
+    # given a user with more dimensions on a day than one call takes
+    await system.send([an_event("e-1", time_us=TODAY_US)])
+    await system.flush()
+    with connect(system.database_url) as connection:
+        connection.execute(
+            "INSERT INTO usage SELECT 0, 'cus_1', 'api_call', jsonb_build_object('n', n::text), window_start, 1, 1 "
+            "FROM usage, generate_series(1, 2500) AS n"
+        )
+    # when Redis is rebuilt
+    assert await rebuild(system) == 0
+    # then all of it is there
+    now = generation(system)
+    assert now is not None
+    with redis.Redis.from_url(system.redis_url) as client:
+        (one,) = [name for name in client.keys(TOTAL_KEYS) if now in name]
+        assert client.hlen(one) == 2501
+
+
 async def test_two_rebuilds_at_once_open_a_generation_that_is_right(system: System) -> None:
     await system.send([an_event(f"e-{number}", time_us=TODAY_US) for number in range(10)])
     await system.flush()
