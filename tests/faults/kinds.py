@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from tests.faults import on_journals, on_links, on_postgres, on_processes, on_redis
+from tests.faults import on_journals, on_links, on_points, on_postgres, on_processes, on_redis
 from tests.faults.world import World
 
 Fault = Callable[[World], str]
@@ -19,6 +19,7 @@ PROCESSES: Final[dict[str, Fault]] = {
     "stop flusher with work": on_processes.stop_flusher_with_work,
     "stop Redis": on_processes.stop_redis,
     "stop PostgreSQL": on_processes.stop_postgres,
+    "named point": on_points.spring,
     "sidecar's clock": on_processes.bend_sidecar_clock,
     "flusher's clock": on_processes.bend_flusher_clock,
 }

@@ -14,8 +14,9 @@ HOUR_S: Final = 3600.0
 
 
 class Sample(NamedTuple):
-    """What a process held at a moment: seconds of its life, kilobytes of memory, open files."""
+    """What a process held at a moment of the run: seconds of its life, kilobytes of memory, open files."""
 
+    at_s: float
     age_s: float
     memory_kb: int
     files: int
@@ -72,13 +73,13 @@ class Sampler:
                 more_kb, more_files = held(one or 0)
                 memory_kb, files = memory_kb + more_kb, files + more_files
         if memory_kb:
-            self._seen[name, pid].append(Sample(age_s, memory_kb, files))
+            self._seen[name, pid].append(Sample(now, age_s, memory_kb, files))
 
     def text(self) -> str:
-        """Returns a table: of every name its lives, most memory and files, and how these grow in an hour of a life."""
-        lines = [
-            f"{'process':14} {'lives':>5} {'longest':>9} {'memory':>9} {'an hour':>11} {'files':>6} {'an hour':>8}"
-        ]
+        """Returns a table: of every name its lives, most memory and files, how they grow in an hour of a life, and the
+        memory of those that live for a while in each quarter of the run."""
+        heads = ("process", "lives", "longest", "memory", "an hour", "files", "an hour", "memory by quarters")
+        lines = ["{:14} {:>5} {:>9} {:>9} {:>11} {:>6} {:>8}  {}".format(*heads)]
         for name in sorted({name for name, _ in self._seen}):
             lives = [samples for (other, _), samples in self._seen.items() if other == name]
             longest = max(samples[-1].age_s for samples in lives)
@@ -88,8 +89,17 @@ class Sampler:
             files = growth([[(one.age_s, float(one.files)) for one in samples] for samples in warm]) * HOUR_S
             most = max(sample.memory_kb for samples in lives for sample in samples) / 1024
             most_files = max(sample.files for samples in lives for sample in samples)
+            quarters = self._quarters([sample for samples in warm for sample in samples])
             lines.append(
                 f"{name:14} {len(lives):>5} {longest:>7.0f} s {most:>6.0f} MB {memory:>+8.1f} MB"
-                f" {most_files:>6} {files:>+8.1f}"
+                f" {most_files:>6} {files:>+8.1f}  {quarters}"
             )
         return "\n".join(lines)
+
+    def _quarters(self, samples: list[Sample]) -> str:
+        times = [sample.at_s for seen in self._seen.values() for sample in seen]
+        start, length = min(times), max(max(times) - min(times), 1.0)
+        found: list[list[int]] = [[], [], [], []]
+        for sample in samples:
+            found[min(3, int(4 * (sample.at_s - start) / length))].append(sample.memory_kb)
+        return " ".join(f"{sum(kbs) / len(kbs) / 1024:.0f}" if kbs else "-" for kbs in found)

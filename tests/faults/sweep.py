@@ -4,45 +4,17 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final
 
-from tests.faults.points import POINTS, Act, Moment
+from tests.faults.points import POINTS
 from tests.faults.processes import Program
 from tests.faults.provoke import phase, provoke, where
 from tests.faults.run import Report
+from tests.faults.traps import FATAL, Trap
 from tests.faults.world import World
 
 AGAIN_S: Final = 1.0  # from one provocation to the next
 DEADLINE_S: Final = 40.0
-
-
-FATAL: Final = ("journal loaded",)  # a program whose journal can't be read ends
-
-
-class Trap(NamedTuple):
-    """What happens to the program that comes to a point next."""
-
-    program: str
-    point: str
-    moment: Moment
-    act: Act
-
-    def __str__(self) -> str:
-        return f"{self.act} {self.moment} {self.point}"
-
-
-# Only what does I/O itself can have done it and fail all the same; anything else fails before it.
-WITHIN: Final = ("sidecar.ingest", "sidecar.journal", "sidecar.chain")
-
-
-def all_traps() -> list[Trap]:
-    """Returns every point in three ways: killed before it, killed after it, and failed."""
-    traps: list[Trap] = []
-    for kind, points in POINTS.items():
-        for name, point in points.items():
-            traps += [Trap(kind, name, "before", "kill"), Trap(kind, name, "after", "kill")]
-            traps.append(Trap(kind, name, "before" if point.module in WITHIN else "after", "raise"))
-    return traps
 
 
 class Sweep:

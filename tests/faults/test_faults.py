@@ -33,6 +33,7 @@ LINKS_AND_PROCESSES = {
     "stop flusher": 1,
     "stop flusher with work": 3,
     "stop PostgreSQL": 1,
+    "named point": 4,
 }
 SERVERS_THAT_FORGET = {
     "wipe Redis": 4,

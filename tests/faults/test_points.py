@@ -7,7 +7,8 @@ import pytest
 from tests.faults.points import POINTS
 from tests.faults.program import find
 from tests.faults.run import Report, judge
-from tests.faults.sweep import Sweep, all_traps
+from tests.faults.sweep import Sweep
+from tests.faults.traps import all_traps
 from tests.faults.world import Shape, World
 
 SEED = 21

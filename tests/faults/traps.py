@@ -1,0 +1,33 @@
+"""What can happen to a program that comes to a named point."""
+
+from typing import Final, NamedTuple
+
+from tests.faults.points import POINTS, Act, Moment
+
+FATAL: Final = ("journal loaded",)  # a program whose journal can't be read ends
+
+
+class Trap(NamedTuple):
+    """What happens to the program that comes to a point next."""
+
+    program: str
+    point: str
+    moment: Moment
+    act: Act
+
+    def __str__(self) -> str:
+        return f"{self.act} {self.moment} {self.point}"
+
+
+# Only what does I/O itself can have done it and fail all the same; anything else fails before it.
+WITHIN: Final = ("sidecar.ingest", "sidecar.journal", "sidecar.chain")
+
+
+def all_traps() -> list[Trap]:
+    """Returns every point in three ways: killed before it, killed after it, and failed."""
+    traps: list[Trap] = []
+    for kind, points in POINTS.items():
+        for name, point in points.items():
+            traps += [Trap(kind, name, "before", "kill"), Trap(kind, name, "after", "kill")]
+            traps.append(Trap(kind, name, "before" if point.module in WITHIN else "after", "raise"))
+    return traps
