@@ -5,6 +5,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULTS_ARGS ?=
+SIMULATE_ARGS ?=
 MEASURE_ARGS ?=
 ROWS ?= 10000000
 
@@ -17,7 +18,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test faults measure-rebuild measure-outage check format requirements clean
+.PHONY: help install demo test simulate faults measure-rebuild measure-outage check format requirements clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -37,6 +38,9 @@ demo: $(INSTALLED) ## send real events through real processes, up to an invoice 
 
 test: $(INSTALLED) ## run the whole test suite
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+simulate: $(INSTALLED) ## simulate the protocol for SECONDS=60 from a random seed; SIMULATE_ARGS='--profile journal'
+	$(BIN)/python -m tests.simulation --seconds $(SECONDS) $(SIMULATE_ARGS)
 
 faults: $(INSTALLED) ## break real processes for SECONDS=60, and prove that nothing is lost or counted twice
 	$(BIN)/python -m tests.faults --seconds $(SECONDS) $(FAULTS_ARGS)

@@ -95,7 +95,7 @@ class History:
         rng = self.world.rng
         self.profile = profile or rng.choice(list(PROFILES))
         self.shards = rng.choice((1, 1, 2, 3))
-        self.duration_s = rng.uniform(3.0, 8.0)
+        self.duration_s = rng.uniform(2.5, 6.0)
         self.server = MiniRedis(lambda: WALL_BASE_S + self.world.now_s)
         self.net = RedisNet(self.world, self.server)
         self.database = Database(self.world, "ledger-0001", self.shards)
@@ -104,7 +104,7 @@ class History:
         hold_s = 30.0 if self.profile == "failover" else rng.choice((0.5, 2.0, 30.0))
         full = rng.random() < 0.15 and self.profile != "failover"
         self._limits = Limits(4_000 if full else 1 << 20, rng.choice((300, 1_000, 4_000)), hold_s)
-        self._interval_s = rng.choice((0.2, 0.4, 0.8))
+        self._interval_s = rng.choice((0.2, 0.5, 1.0))
         for _ in range(rng.choice((1, 2, 2, 3)) + (self.profile == "machine")):
             self.sidecars.append(self._make_sidecar())
         self.clients = Clients(self.world, self.sidecars, self.shards)

@@ -28,7 +28,7 @@ from tests.simulation.world import Outcome, Process, World
 
 DIRECTORY: Final = Path("journal")
 RESTART_S: Final = (0.05, 1.0)
-WATERMARK_S: Final = 1.0
+WATERMARK_S: Final = 1.5
 
 
 class Limits(NamedTuple):

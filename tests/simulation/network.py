@@ -78,6 +78,16 @@ def _short(command: Sequence[Any]) -> str:
     return " ".join(str(word)[:24] for word in command[:4])
 
 
+def hear(reply: asyncio.Future[Any], answer: Any, error: Exception | None) -> None:
+    """Gives an answer to whoever still waits for it."""
+    if reply.done():
+        return
+    if error is None:
+        reply.set_result(answer)
+    else:
+        reply.set_exception(error)
+
+
 class BlockingClient:
     """The flusher's client: each command lets other processes run before and behind it."""
 
@@ -181,24 +191,29 @@ class AsyncClient:
         self._process = process
 
     async def _call(self, *command: Any) -> Any:
-        net = self._net
-        fate = net.fate(self._process)
-        await asyncio.sleep(net.latency_s())
-        if fate == "refused" or not net.reaches(self._process):
-            raise RedisConnectionError("connection refused")
-        if fate == "lost before":
-            raise RedisConnectionError("connection reset")
+        net, world, process = self._net, self._net.world, self._process
+        reply: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        fate = net.fate(process)
         if fate == "late":
             net.run_later(command)
-            await asyncio.sleep(TIMEOUT_S)
-            raise RedisTimeoutError("timed out")
-        try:
-            reply = net.server.execute(*command)
-        finally:
-            await asyncio.sleep(net.latency_s())
-        if fate == "reply lost":
-            raise RedisConnectionError("connection reset by peer")
-        return reply
+            world.after(TIMEOUT_S, process, hear, reply, None, RedisTimeoutError("timed out"))
+        else:
+            world.after(net.latency_s(), None, self._arrive, command, fate, reply)
+        return await reply
+
+    def _arrive(self, command: Sequence[Any], fate: str, reply: asyncio.Future[Any]) -> None:
+        net, answer = self._net, None
+        error: Exception | None = None
+        if fate == "lost before" or not net.reaches(self._process):
+            error = RedisConnectionError("connection reset")
+        else:
+            try:
+                answer = net.server.execute(*command)
+            except ResponseError as refused:
+                error = refused
+            if fate == "reply lost":
+                error = RedisConnectionError("connection reset by peer")
+        net.world.after(net.latency_s(), self._process, hear, reply, answer, error)
 
     async def hmget(self, key: str, fields: list[str]) -> Any:
         return await self._call("HMGET", key, *fields)
@@ -283,23 +298,11 @@ class SimLink:
             answer, error = None, refused
         if not self._deaf:
             self._heard_at_s = max(self._heard_at_s, world.now_s + net.latency_s())
-            world.at(self._heard_at_s, self._process, self._hear, reply, answer, error)
+            world.at(self._heard_at_s, self._process, hear, reply, answer, error)
         elif self._open:
-            world.after(net.latency_s(), self._process, self._lose, reply)
-
-    @staticmethod
-    def _hear(reply: asyncio.Future[Any], answer: Any, error: ResponseError | None) -> None:
-        if reply.done():
-            return
-        if error is None:
-            reply.set_result(answer)
-        else:
-            reply.set_exception(error)
-
-    @staticmethod
-    def _lose(reply: asyncio.Future[Any]) -> None:
-        if not reply.done():
-            reply.set_exception(RedisConnectionError("connection reset by peer"))
+            world.after(
+                net.latency_s(), self._process, hear, reply, None, RedisConnectionError("connection reset by peer")
+            )
 
     async def receive(self) -> Any:
         """Returns the next reply."""
