@@ -85,9 +85,9 @@ class ShardJournal:
     def load(self, chain: manifests.Chain) -> None:
         """Read the chain from disk, as it begins by the manifest. Raises JournalError `journal_corrupt`, OSError."""
         self.close()
+        self.failed = True  # until all of it was read
         self.first = self.head = chain.start()
         self.committed = self.first.position
-        self.failed = False
         self._shift = chain.shift
         self._segments: deque[_Segment] = deque()
         self._digests: dict[int, bytes] = {self.first.position.sequence: self.first.position.digest}
@@ -101,6 +101,7 @@ class ShardJournal:
             self._descriptor = self._disk.appender(self._segments[-1].path)
             self._disk.sync(self._descriptor)
         self._remember(self.head.position)
+        self.failed = False
 
     def _path(self, number: int) -> Path:
         return self._shelf.directory / segment_name(self.shard, number)

@@ -52,6 +52,7 @@ class Journal:
         self.lock = threading.RLock()  # over the lists of segments and the manifest, never over a sync of records
         self.shards: tuple[ShardJournal, ...] = ()
         self.manifest: manifests.Manifest | None = None
+        self._unread = False  # the manifest has new numbers, and not all chains were read with them yet
         try:
             self._load()
         except OSError as error:
@@ -134,38 +135,36 @@ class Journal:
         """Go on under a new producer with every record that is here (rule 7); what Postgres has counts once anyway.
 
         For a chain that Redis or Postgres don't go along with, and after a failed sync. Nothing may be appended or
-        read meanwhile. Raises OSError when the disk refuses: nothing has changed then, and it may be tried again;
-        JournalError when it can't be read again with its new numbers.
+        read meanwhile. Raises OSError when the disk refuses, and then it may be tried again: nothing is appended
+        before all of it was read with its new numbers. Raises JournalError when it is damaged.
         """
-        old = self.manifest
-        if old is None:
+        if self.manifest is None:
             return
         with self.lock:
-            for shard in self.shards:
-                shard.mend()
-            producer = manifests.new_producer()
-            chains = tuple(shard.renumbered(old.ledger, producer) for shard in self.shards)
-            # What is here no longer belongs to the last producer that a flusher knew. If Postgres is not where it was
-            # when that was given up, on a standby that took over, this is how it learns what it lacks.
-            missing = old.missing or tuple(
-                missing_before(old.producer, shard.shard, shard.first)
-                for shard in self.shards
-                if shard.first.position.sequence
-            )
-            new = msgspec.structs.replace(
-                old,
-                producer=producer,
-                chains=chains,
-                predecessors=(*old.predecessors, old.producer)[-PREDECESSORS_MAX:],
-                missing=missing,
-            )
-            manifests.store(self.disk, self.directory, new)
-            self.manifest = new
-            try:
-                for shard, chain in zip(self.shards, chains, strict=True):
-                    shard.load(chain)
-            except OSError as error:  # half of it has new numbers: only a fresh start reads all of it
-                raise _unusable(self.directory, error) from error
+            if not self._unread:
+                self._renumber(self.manifest)
+            for shard, chain in zip(self.shards, self.manifest.chains, strict=True):
+                shard.load(chain)
+            self._unread = False
+
+    def _renumber(self, old: manifests.Manifest) -> None:
+        for shard in self.shards:
+            shard.mend()
+        producer = manifests.new_producer()
+        chains = tuple(shard.renumbered(old.ledger, producer) for shard in self.shards)
+        # What is here no longer belongs to the last producer that a flusher knew. If Postgres is not where it was
+        # when that was given up, on a standby that took over, this is how it learns what it lacks.
+        missing = old.missing or tuple(
+            missing_before(old.producer, shard.shard, shard.first)
+            for shard in self.shards
+            if shard.first.position.sequence
+        )
+        predecessors = (*old.predecessors, old.producer)[-PREDECESSORS_MAX:]
+        new = msgspec.structs.replace(old, producer=producer, chains=chains, predecessors=predecessors, missing=missing)
+        manifests.store(self.disk, self.directory, new)
+        self.manifest, self._unread = new, True
+        for shard in self.shards:
+            shard.failed = True
         _log.warning("the journal of %s goes on under the new id %s", old.producer, producer)
 
     @property

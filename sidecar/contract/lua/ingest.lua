@@ -31,7 +31,8 @@ if state[4] then return {'closed'} end
 if not state[6] then return {'unregistered'} end
 if state[6] ~= ARGV[5] then return {'position', state[6]} end
 local events = tonumber(ARGV[9]) + tonumber(state[5] or '0')
-if events > tonumber(ARGV[11]) or redis.call('HLEN', KEYS[3]) > tonumber(ARGV[12]) then return {'full'} end
+local fields = redis.call('HLEN', KEYS[3])
+if events > tonumber(ARGV[11]) or fields > tonumber(ARGV[12]) then return {'full'} end
 redis.call('XLEN', KEYS[2]) -- keys of another type fail here, where nothing is written yet
 redis.call('ZCARD', KEYS[4])
 
@@ -86,6 +87,8 @@ for n = 1, #KEYS - base do
   end
 end
 
+-- A small hash is a list that every increment walks. A value of 65 bytes makes it a table for as long as it lives.
+if fields == 0 then redis.call('HSET', KEYS[3], '.', string.rep('.', 65)) end
 local group_of = ARGV[at + 3]
 local groups = at + 4
 local counters = groups + tonumber(ARGV[groups]) + 1
@@ -118,6 +121,7 @@ if any then
   end
 end
 
+if fields == 0 then redis.call('HDEL', KEYS[3], '.') end
 local how = table.concat(places_taken, ',')
 redis.call('XADD', KEYS[2], '*', 'p', ARGV[4], 'a', ARGV[5], 'z', ARGV[6], 'n', ARGV[7], 't', how, 'b', ARGV[8])
 redis.call('HSET', KEYS[1], 'p:' .. ARGV[4], ARGV[6], 'events', events)
