@@ -180,7 +180,7 @@ class Ingest:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(self._watermark_interval_s)
-            if self._closed() is None:
+            if self.unready() is None:
                 for lane in self.lanes:
                     lane.want_watermark(self._watermark_interval_s)
 
@@ -191,10 +191,6 @@ class Ingest:
 
     def unready(self) -> TaximeterError | None:
         """Return why no event can be accepted now, or None."""
-        return self._closed() or self.journal.full
-
-    def _closed(self) -> TaximeterError | None:
-        """Return why the journal is not even asked, or None."""
         if self._stopping:
             return Unavailable("stopping", "the sidecar is stopping")
         for problem in (self._fault, self.directory.problem, *(sender.problem for sender in self.senders)):
@@ -206,7 +202,7 @@ class Ingest:
             )
         if any(shard.failed for shard in self.journal.shards):
             return Unavailable("journal_failed", "a sync of the journal failed and is being mended; try again")
-        return None
+        return self.journal.full
 
     async def submit(
         self,
@@ -220,7 +216,7 @@ class Ingest:
         With an Idempotency-Key give `key` and the `digest` of the body. `assigned_us` is what `now_us` said when events
         without a time were given one. Raises Unavailable when they are not durable.
         """
-        problem = self._closed()
+        problem = self.unready()
         if problem is not None:
             raise Unavailable(problem.code, problem.message)
         assigned_us = self.now_us() if assigned_us is None else assigned_us

@@ -26,7 +26,6 @@ from sidecar.link import LINK_ERRORS, Link, RedisServer
 IN_FLIGHT_MAX: Final = 8
 KEPT_EVENTS_MAX: Final = 50_000  # unconfirmed batches kept in memory; further ones are read from the journal again
 DISK_BYTES: Final = 1024 * 1024  # of records that are read at once
-PACE: Final = 2  # while behind, an event's answer waits until Redis has taken so many of those that are waiting
 FAILURES_MAX: Final = 3
 # Errors without a class of their own in the client that say nothing of the batch: it is sent again until they pass.
 NOT_OF_THE_BATCH: Final = frozenset({"BUSY", "MISCONF", "NOREPLICAS", "UNKILLABLE"})
@@ -97,7 +96,8 @@ class Sender:
             self._settle_unanswered()
             _settle(entry)
         elif entry.parts and self.behind:
-            due = max(self._taken_events, self._paced[-1][0] if self._paced else 0) + PACE * entry.events
+            # Redis takes three events for two that come, so what waits gets less at any load.
+            due = max(self._taken_events, self._paced[-1][0] if self._paced else 0) + -(-entry.events * 3 // 2)
             self._paced.append((due, entry))
         elif entry.parts:
             self._unanswered[entry.step.after.sequence] = entry

@@ -27,6 +27,7 @@ from flusher.database import migrate
 from flusher.embedded.postgres import PostgresServer
 from flusher.embedded.process import Child
 from flusher.embedded.valkey import ValkeyServer
+from sidecar.sender import IN_FLIGHT_MAX
 
 EVENTS: Final = 500  # in a request
 USERS: Final = 100
@@ -269,7 +270,7 @@ def outage(system: System, clients: Clients, seconds: float, rate: float | None,
     seen = clients.start(rate)
     system.redis.start()
     began = time.monotonic()
-    while lags[-1] > 2 and time.monotonic() - began < DEADLINE_S:
+    while lags[-1] > IN_FLIGHT_MAX and time.monotonic() - began < DEADLINE_S:
         time.sleep(0.25)
         lags.append(system.lag())
     took_s = time.monotonic() - began
@@ -279,7 +280,7 @@ def outage(system: System, clients: Clients, seconds: float, rate: float | None,
         caught_up,
         backlog_batches=lags[0],
         journal_mib=size >> 20,
-        caught_up_s=round(took_s, 1) if lags[-1] <= 2 else None,
+        caught_up_s=round(took_s, 1) if lags[-1] <= IN_FLIGHT_MAX else None,
         **figures,
         sidecar_mib=system.memory_mib(),
         sidecar_peak_mib=system.memory_mib("VmHWM"),
