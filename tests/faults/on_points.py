@@ -4,7 +4,7 @@ import contextlib
 import time
 
 from tests.faults.provoke import provoke
-from tests.faults.traps import FATAL, Trap, all_traps
+from tests.faults.traps import Trap, all_traps
 from tests.faults.world import World
 
 WAIT_S = 10.0
@@ -32,7 +32,7 @@ def _fire(world: World, trap: Trap, name: str) -> str:
     if not program.has_fired:
         program.disarm()
         return f"{trap}, which it did not come to"
-    program.may_fail = trap.point in FATAL
+    program.may_fail = trap.may_end
     if trap.act == "stop":
         world.pause(program, 1.5)
         world.rest(1.6)

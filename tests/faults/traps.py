@@ -4,8 +4,6 @@ from typing import Final, NamedTuple
 
 from tests.faults.points import POINTS, Act, Moment
 
-FATAL: Final = ("journal loaded",)  # a program whose journal can't be read ends
-
 
 class Trap(NamedTuple):
     """What happens to the program that comes to a point next."""
@@ -15,12 +13,21 @@ class Trap(NamedTuple):
     moment: Moment
     act: Act
 
+    @property
+    def may_end(self) -> bool:
+        """Whether a program may end of it: one that starts and can't read its journal does."""
+        return self.act == "raise" and (self.point == "journal loaded" or _module(self) == "sidecar.disk")
+
     def __str__(self) -> str:
         return f"{self.act} {self.moment} {self.point}"
 
 
 # Only what does I/O itself can have done it and fail all the same; anything else fails before it.
 WITHIN: Final = ("sidecar.ingest", "sidecar.journal", "sidecar.chain")
+
+
+def _module(trap: Trap) -> str:
+    return POINTS[trap.program][trap.point].module
 
 
 def all_traps() -> list[Trap]:
