@@ -39,6 +39,7 @@ class StreamLink:
         self._timeout_s = timeout_s
         self._received = bytearray()
         self._numbers = 0
+        self._heard_at_s = 0.0
         self._unanswered: dict[int, tuple[Batch, float]] = {}
         self._unanswered_bytes = 0
         try:
@@ -76,9 +77,9 @@ class StreamLink:
 
     @property
     def deadline_s(self) -> float | None:
-        """When the oldest answer is overdue."""
+        """When the next answer is overdue: batches wait for each other, so each answer gives the others time."""
         for _, sent_at_s in self._unanswered.values():
-            return sent_at_s + self._timeout_s
+            return max(sent_at_s, self._heard_at_s) + self._timeout_s
         return None
 
     def fileno(self) -> int:
@@ -112,6 +113,7 @@ class StreamLink:
         if not chunk:
             raise ConnectionResetError("the sidecar closed the connection")
         self._received += chunk
+        self._heard_at_s = time.monotonic()
 
     def _frames(self) -> list[FromServer]:
         """Return the whole messages that were received. Raises LinkError."""
