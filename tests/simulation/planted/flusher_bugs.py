@@ -1,13 +1,8 @@
-"""Bugs of the protocol, planted on purpose: the oracle has to object to each, or it is blind.
+"""Bugs planted in what the flusher does, and in its scripts."""
 
-A bug is a patch of the product's code for as long as a history runs. Each is a rule of the protocol dropped or bent,
-or a mistake that others have made.
-"""
-
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, cast
 from unittest.mock import patch
 
 from flusher import drain, generation, registrar, source
@@ -15,97 +10,12 @@ from flusher.entry import Entry, Verdict
 from flusher.insert import Inserter
 from flusher.law import Outcome, Tally
 from flusher.ledger import Advance, Ledger, Mark
-from sidecar import chain, segment
-from sidecar.contract import identity, keys, scripts
+from sidecar.contract import identity, scripts
 from sidecar.contract.codec import Position
-from sidecar.contract.event import Event, Identity
 from sidecar.contract.meters import Amount, Counter
-from sidecar.directory import Directory
-from sidecar.disk import Disk
-from sidecar.ingest import Ingest, Receipt
-from sidecar.sender import Sender
 from tests.simulation.database import Transaction
 from tests.simulation.ledger import MemoryLedger
-
-Plant = Callable[[], Iterator[None]]
-
-
-@dataclass(frozen=True)
-class Bug:
-    """A bug: its rule, the histories that show it soonest (profile, kinds of faults), and the patch."""
-
-    rule: str
-    profile: str
-    kinds: tuple[str, ...]
-    plant: Callable[[], AbstractContextManager[None]]
-
-
-BUGS: Final[dict[str, Bug]] = {}
-
-
-def bug(rule: str, profile: str, *kinds: str) -> Callable[[Plant], Plant]:
-    """Enters a bug in the table, under the name of the function that plants it."""
-
-    def enter(plant: Plant) -> Plant:
-        BUGS[plant.__name__] = Bug(rule, profile, kinds, contextmanager(plant))
-        return plant
-
-    return enter
-
-
-@contextmanager
-def _script(name: str, *changes: tuple[bytes, bytes]) -> Iterator[None]:
-    """Changes the text of a script. Raises ValueError when what is to be changed is no longer there."""
-    original = scripts.script
-
-    def changed(wanted: scripts.ScriptName) -> scripts.Script:
-        found = original(wanted)
-        if wanted != name:
-            return found
-        text = found.text
-        for old, new in changes:
-            if old not in text:
-                raise ValueError(f"{name}.lua no longer has {old!r}")
-            text = text.replace(old, new)
-        return scripts.Script(text, found.sha1[:-4] + "beef")
-
-    with patch.object(scripts, "script", changed):
-        yield
-
-
-# -- rule 1: the chain
-
-
-@bug("1", "redis", "redis_flaky", "flusher_killed")
-def a_batch_is_applied_whatever_it_follows() -> Iterator[None]:
-    """And so is one that is repeated after its reply was lost."""
-    with _script("ingest", (b"if state[6] ~= ARGV[5] then return {'position', state[6]} end", b"")):
-        yield
-
-
-@bug("1, 7", "journal", "journal_tail_lost", "journal_restored", "journal_cloned")
-def the_digest_is_not_checked_at_resume() -> Iterator[None]:
-    """A position is believed by its number."""
-    with patch.object(
-        chain.ShardJournal, "holds", lambda self, position: position.sequence <= self.head.position.sequence
-    ):
-        yield
-
-
-@bug("1, 7", "journal", "journal_tail_lost", "journal_restored", "journal_cloned")
-def a_broken_chain_goes_on_at_its_head() -> Iterator[None]:
-    """What Redis does not know is skipped, so that sending goes on."""
-    resume = Sender._go_on_behind
-
-    def skip(self: Sender, position: Position) -> None:
-        resume(self, position if self._chain.digest_at(position.sequence) == position.digest else self._chain.head[0])
-
-    with (
-        patch.object(chain.ShardJournal, "holds", lambda self, position: True),
-        patch.object(Sender, "_go_on_behind", skip),
-    ):
-        yield
-
+from tests.simulation.planted.table import bug, changed_script
 
 # -- rule 2: contiguity
 
@@ -206,7 +116,7 @@ def the_shard_is_not_locked() -> Iterator[None]:
 @bug("4", "machine", "redis_flaky", "redis_slow", "flusher_added")
 def publishing_asks_for_no_token() -> Iterator[None]:
     """A flusher that was stopped for a while publishes over the next epoch."""
-    with _script("publish", (b"if state[2] ~= ARGV[2] then return {'stale'} end", b"")):
+    with changed_script("publish", (b"if state[2] ~= ARGV[2] then return {'stale'} end", b"")):
         yield
 
 
@@ -252,7 +162,7 @@ def positions_are_copied_when_the_epoch_is_sealed() -> Iterator[None]:
   end
 end
 """
-    with _script("seal", (begin, copy + begin)):
+    with changed_script("seal", (begin, copy + begin)):
         yield
 
 
@@ -264,7 +174,7 @@ def a_generation_is_swapped_unfenced() -> Iterator[None]:
     """Batches are applied between its drain and the swap."""
     with (
         patch.object(source.Source, "fence", lambda self, shard, name: None),
-        _script("swap", (b" or (state[1] and not state[2])", b"")),
+        changed_script("swap", (b" or (state[1] and not state[2])", b"")),
     ):
         yield
 
@@ -334,58 +244,6 @@ def redis_knows_a_producer_before_postgres_does() -> Iterator[None]:
         yield
 
 
-# -- rules 7 and 8: the journal
-
-
-@bug("7", "journal", "journal_cloned", "disk_sync_fails", "redis_down")
-def records_are_renumbered_from_the_wrong_place() -> Iterator[None]:
-    """From behind what Redis had, not from behind what Postgres confirmed."""
-    renumbered = chain.ShardJournal.renumbered
-
-    def wrong(self: Any, ledger: str, producer: str) -> Any:
-        before, self.committed = self.committed, self.head.position
-        try:
-            return renumbered(self, ledger, producer)
-        finally:
-            self.committed = before
-
-    with patch.object(chain.ShardJournal, "renumbered", wrong):
-        yield
-
-
-@bug("8", "redis", "machine_crashed", "sidecar_killed_at_disk")
-def a_torn_tail_is_left_in_place() -> Iterator[None]:
-    """The next record is written behind it."""
-    with patch.object(segment, "_cut", lambda disk, path, size: None):
-        yield
-
-
-@bug("8", "redis", "machine_crashed", "redis_down")
-def an_answer_does_not_wait_for_the_sync() -> Iterator[None]:
-    """A crash of the machine takes what was acknowledged."""
-    write = chain.ShardJournal._write
-
-    class Hasty(Disk):
-        def __init__(self, disk: Disk) -> None:
-            self._disk = disk
-
-        def write(self, descriptor: int, content: bytes) -> None:
-            self._disk.write(descriptor, content)
-
-        def sync(self, descriptor: int) -> None:
-            """Later, perhaps."""
-
-    def hasty(self: Any, part: Any, framed: bytes) -> None:
-        disk, self._disk = self._disk, Hasty(self._disk)
-        try:
-            write(self, part, framed)
-        finally:
-            self._disk = disk
-
-    with patch.object(chain.ShardJournal, "_write", hasty):
-        yield
-
-
 # -- rule 9: two paths
 
 
@@ -393,16 +251,6 @@ def an_answer_does_not_wait_for_the_sync() -> Iterator[None]:
 def counters_are_not_compared_with_the_stream() -> Iterator[None]:
     """A counter that was lost is nobody's business."""
     with patch.object(drain, "_differences", lambda counted, streamed: []):
-        yield
-
-
-# -- rule 10: watermarks
-
-
-@bug("10", "machine", "redis_slow", "redis_flaky")
-def a_watermark_overtakes_requests_that_are_not_journaled() -> Iterator[None]:
-    """A period may close over an event that is still on its way."""
-    with patch.object(Ingest, "_watermark_us", lambda self: self.now_us()):
         yield
 
 
@@ -440,73 +288,7 @@ def _with_running(row: Any, mark: Mark) -> Any:
     return replace(row, running=mark.running)
 
 
-# -- rule 12: deleting segments
-
-
-@bug("12", "redis", "postgres_down", "flusher_stopped_at_call")
-def a_segment_goes_when_redis_has_it() -> Iterator[None]:
-    """Postgres may still lack it when Redis is wiped."""
-    fields = Directory.fields
-
-    async def applied(self: Directory, key: str, *names: str) -> list[bytes | None]:
-        found = await fields(self, key, *names)
-        return [found[0], found[0]] if len(names) == 2 and names[1].startswith("c:") else found
-
-    with patch.object(Directory, "fields", applied):
-        yield
-
-
-@bug("12", "journal", "journal_cloned", "journal_restored")
-def a_segment_goes_on_a_position_of_another_chain() -> Iterator[None]:
-    """Postgres is that far, but with other records."""
-
-    def confirm(self: Any, committed: Position, now_s: float, hold_s: float) -> None:
-        with self._shelf.lock:
-            self._confirm(committed, now_s, hold_s)
-
-    with patch.object(chain.ShardJournal, "confirm", confirm):
-        yield
-
-
-@bug("12", "redis", "sidecar_killed")
-def a_segment_is_not_held() -> Iterator[None]:
-    """A standby that lacks the last commits takes over, and nobody can send them again."""
-    confirm = chain.ShardJournal._confirm
-
-    def at_once(self: Any, committed: Position, now_s: float, hold_s: float) -> None:
-        confirm(self, committed, now_s, 0.0)
-
-    with patch.object(chain.ShardJournal, "_confirm", at_once):
-        yield
-
-
-# -- the classics
-
-
-@bug("classic", "redis", "sidecar_killed", "sidecar_killed_at_disk", "disk_full")
-def a_key_is_claimed_in_a_step_before_the_batch() -> Iterator[None]:
-    """Whoever dies between the two leaves an event that is taken for counted."""
-    submit = Ingest.submit
-
-    async def claimed(
-        self: Ingest,
-        events: Sequence[Event],
-        key: str | None = None,
-        digest: bytes | None = None,
-        assigned_us: int | None = None,
-    ) -> Receipt:
-        for event in events:
-            home = identity.shard_of(event.user_id, len(self.lanes))
-            name = self.senders[home].generation if self.senders else None
-            if event.identity > Identity.CLAIMED or name is None:
-                continue
-            marker = b"claimed:" + keys.identity_prefix(home, name) + event.key
-            if await self.redis.set(marker, event.fingerprint, nx=True, get=True, ex=3600) is not None:
-                return Receipt(applied=True, duplicates=tuple(range(len(events))))
-        return await submit(self, events, key, digest, assigned_us)
-
-    with patch.object(Ingest, "submit", claimed):
-        yield
+# -- a classic
 
 
 @bug("classic", "redis", "redis_junk")
