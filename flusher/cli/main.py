@@ -59,6 +59,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "journal": Command("flusher.cli.journal", "repair a damaged journal, or send one whose sidecar is gone"),
     "holes": Command("flusher.cli.holes", "list records that are known to be missing, and accept that they are"),
     "chaos": Command("flusher.cli.chaos", "kill, stop and wipe anything, and prove that every event counts once"),
+    "bench": Command("flusher.cli.bench", "measure how fast it is here, beside ceilings and peers"),
     "quarantine": Command(
         "flusher.cli.quarantine", "list accepted events that can't be counted, retry or discard them"
     ),

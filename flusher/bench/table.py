@@ -1,0 +1,60 @@
+"""The one table of a benchmark."""
+
+import statistics
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from flusher.bench.figures import Figure, Goal
+
+_DIGITS_FROM: Final = 100  # from here on nobody needs a fraction
+
+
+def render(figures: Iterable[Figure], machine: Mapping[str, object], legend: Iterable[str]) -> Group:
+    """Return what a person reads: where it was measured, a line for every pair, and what the lines mean."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("measure", "ours", "unit", "beside", "its", "its CPU", "ratio", "goal", "µs of CPU"):
+        right = heading in {"ours", "its", "its CPU", "ratio"}
+        table.add_column(heading, justify="right" if right else "left", no_wrap=heading == "measure")
+    for figure in figures:
+        _add(table, figure)
+    where = ", ".join(f"{name} {value}" for name, value in machine.items())
+    return Group(Text(where, style="bold"), Text(), table, Text(), *(Text(line, style="dim") for line in legend))
+
+
+def number(value: float | None) -> str:
+    """Return a figure with as many digits as mean something."""
+    if value is None:
+        return "-"
+    if abs(value) >= _DIGITS_FROM:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.3f}"
+
+
+def _add(table: Table, figure: Figure) -> None:
+    own = figure.goal("")
+    costs = " + ".join(f"{number(cost)} {name}" for name, cost in figure.cpu_us.items())
+    head = [figure.name, number(figure.value), figure.unit]
+    if not figure.beside or own is not None:
+        goal = _judged(own, figure.value)
+        table.add_row(*head, "", "", "", "", goal, costs)
+        head, costs = ["", "", ""], ""
+    for name, values in figure.beside.items():
+        ratio = figure.ratio(name)
+        its = number(statistics.median(values)) if values else "-"
+        its_cost = number(figure.beside_cpu_us[name]) if name in figure.beside_cpu_us else ""
+        table.add_row(*head, name, its, its_cost, number(ratio), _judged(figure.goal(name), ratio), costs)
+        head, costs = ["", "", ""], ""
+    if figure.note:
+        table.add_row("", "", "", Text(figure.note, style="dim"))
+
+
+def _judged(goal: Goal | None, value: float | None) -> Text:
+    if goal is None:
+        return Text("")
+    if value is None:
+        return Text(goal.text)
+    return Text(goal.text, style="green") if goal.met(value) else Text(f"{goal.text} missed", style="yellow")

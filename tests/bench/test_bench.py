@@ -1,0 +1,64 @@
+"""`taximeter bench` measures: real processes, a moment each, and nothing is left of them."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import make_server_dir
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    directory = make_server_dir()
+    yield directory
+    shutil.rmtree(directory)
+
+
+def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flusher", "bench", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+
+
+def test_rows_are_measured_beside_their_ceilings_and_nothing_is_left_behind(scratch: Path) -> None:
+    # when three of the rows are measured for a moment
+    rows = ("--only", "http-json-500-key", "--only", "drain", "--only", "sidecar-memory")
+    done = bench(*rows, "--rounds", "1", "--seconds", "0.2", "--data-dir", str(scratch), "--json")
+    # then each has a figure, and the ratio to what was measured beside it
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["machine"]["journal on"] != "unknown"
+    figures = {figure["name"]: figure for figure in report["figures"]}
+    keyed = figures["HTTP, JSON, 500 events, one key"]
+    assert keyed["value"] > 0
+    assert [beside["name"] for beside in keyed["beside"]] == ["pipelined SET NX EX"]
+    assert keyed["beside"][0]["ratio"] == pytest.approx(keyed["value"] / keyed["beside"][0]["value"])
+    assert keyed["cpu_us"]["sidecar"] > 0
+    drained = figures["drain, JSON, 500 events, ids"]
+    assert {beside["name"] for beside in drained["beside"]} == {"bare staging insert", "bare COPY"}
+    assert all(beside["ratio"] > 0 for beside in drained["beside"])
+    assert 50 < figures["PostgreSQL, an event with its key"]["value"] < 1000
+    assert 10 < figures["sidecar, idle"]["value"] <= figures["sidecar, at full load"]["value"]
+    # and neither a file nor a process
+    assert list(scratch.iterdir()) == []
+    assert not [
+        entry for entry in Path("/proc").iterdir() if entry.name.isdigit() and str(scratch) in _command_line(entry)
+    ]
+
+
+def test_a_row_that_there_is_not_is_told_with_those_that_there_are() -> None:
+    done = bench("--only", "nothing")
+    assert done.returncode == 2
+    assert "usage_invalid: --only: expected one of http-json-500, " in done.stderr
+    assert done.stderr.endswith("got 'nothing'\n")
+
+
+def _command_line(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
