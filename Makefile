@@ -5,6 +5,7 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULTS_ARGS ?=
+BENCH_ARGS ?=
 SIMULATE_ARGS ?=
 MEASURE_ARGS ?=
 ROWS ?= 10000000
@@ -18,7 +19,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test simulate faults measure-rebuild measure-outage check format requirements clean
+.PHONY: help install demo test simulate faults bench measure-rebuild measure-outage check format requirements clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -44,6 +45,9 @@ simulate: $(INSTALLED) ## simulate the protocol for SECONDS=60 from a random see
 
 faults: $(INSTALLED) ## break real processes for SECONDS=60, and prove that nothing is lost or counted twice
 	$(BIN)/python -m tests.faults --seconds $(SECONDS) $(FAULTS_ARGS)
+
+bench: $(INSTALLED) ## measure how fast it is, beside ceilings and peers in the same run (BENCH_ARGS='--quick')
+	@$(BIN)/taximeter bench $(BENCH_ARGS)
 
 measure-rebuild: $(INSTALLED) ## measure how Redis is rebuilt from ROWS=10000000 rows of usage, and what clients see meanwhile
 	$(BIN)/python -m tests.measure.rebuild --rows $(ROWS)
