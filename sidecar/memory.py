@@ -1,6 +1,6 @@
 """Holds batches back from a Redis that fills up, so that it is never full: what is journaled can wait, on disk.
 
-Pure: the directory reads INFO, the senders are told.
+The directory reads INFO, the senders are told.
 """
 
 import logging
