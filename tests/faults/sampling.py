@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from tests.faults.world import World
 
 EVERY_S: Final = 2.0
-WARM_S: Final = 20.0  # of a process's life that do not count: caches fill
+WARM_S: Final = 45.0  # of a process's life that do not count: caches fill
 HOUR_S: Final = 3600.0
 
 
