@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.faults.processes import Program, wait_until
-from tests.faults.world import TRY_AGAIN, World
+from tests.faults.world import PATIENCE_S, TRY_AGAIN, World
 
 SENDS_MAX: Final = 6
 HEADER: Final = 32  # of a record: magic, length, checksum, events, units; as in the README of the contract
@@ -86,7 +86,7 @@ def lose_unsynced_tail(world: World) -> str:
     """The power fails between a write and its sync: what was written is gone, or half of it is."""
     program = _one(world)
     program.arm("record synced", "before", "stop", nth=world.rng.randint(1, 5))
-    world.wait(lambda: program.has_fired and program.is_stopped, 20, f"{program.name} writes a record")
+    world.wait(lambda: program.has_fired and program.is_stopped, PATIENCE_S, f"{program.name} writes a record")
     segment = Path(f"/proc/{program.pid}/fd/{program.fired_numbers()[0]}").readlink()
     program.kill()
     last = frames(segment.read_bytes())[-1]
@@ -150,7 +150,7 @@ class Place(NamedTuple):
 def _damage(world: World, program: Program) -> Place:
     """Flips a bit of a record that has another one behind it, and sees that the sidecar does not start with it."""
     journal = world.journal(program.name)
-    world.wait(lambda: _in_the_middle(journal) is not None, 20, "a record with another one behind it")
+    world.wait(lambda: _in_the_middle(journal) is not None, PATIENCE_S, "a record with another one behind it")
     program.kill()
     found = _in_the_middle(journal)
     if found is None:
@@ -162,7 +162,7 @@ def _damage(world: World, program: Program) -> Place:
     damaged[byte] ^= 1 << world.rng.randint(0, 7)
     path.write_bytes(damaged)
     program.start()
-    wait_until(lambda: program.pid is None, 20, f"{program.name} refuses to start")
+    wait_until(lambda: program.pid is None, PATIENCE_S, f"{program.name} refuses to start")
     if program.exit_status != 1 or "journal_corrupt" not in program.log_tail():
         world.problems.append(f"{program.name} did not refuse a damaged journal: {program.exit_status}")
     return Place(path, content, byte)
@@ -175,7 +175,7 @@ def _quiet(world: World, program: Program) -> Iterator[None]:
     door.refusing = True
     door.cut()
     try:
-        world.wait(lambda: _is_counted(world, program), 20, "PostgreSQL has what it took")
+        world.wait(lambda: _is_counted(world, program), PATIENCE_S, "PostgreSQL has what it took")
         yield
     finally:
         door.heal()

@@ -12,7 +12,7 @@ import psycopg
 
 from tests.faults.processes import Program
 from tests.faults.provoke import provoke
-from tests.faults.world import World
+from tests.faults.world import PATIENCE_S, World
 
 DISK_FULL: Final = """
 CREATE FUNCTION taximeter.disk_is_full() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -48,7 +48,7 @@ def terminate_at_commit(world: World) -> str:
 def _stop_at(world: World, program: Program, point: str) -> None:
     program.arm(point, "before", "stop")
     provoke(world, point, program)
-    world.wait(lambda: program.has_fired and program.is_stopped, 20, f"{program.name} comes to {point}")
+    world.wait(lambda: program.has_fired and program.is_stopped, PATIENCE_S, f"{program.name} comes to {point}")
 
 
 def deadlock(world: World) -> str:
@@ -148,7 +148,7 @@ def fail_over(world: World) -> str:
     link.refusing = True
     link.cut()
     before = world.counted()
-    world.wait(lambda: world.counted() > before, 20, "commits that the standby lacks")
+    world.wait(lambda: world.counted() > before, PATIENCE_S, "commits that the standby lacks")
     before = world.counted()
     world.postgres.promote(standby)
     after = world.counted()

@@ -3,7 +3,7 @@
 import signal
 
 from tests.faults.processes import Program, wait_until
-from tests.faults.world import World
+from tests.faults.world import PATIENCE_S, World
 
 HOUR_S = 3600.0
 
@@ -72,7 +72,7 @@ def stop_flusher_with_work(world: World) -> str:
     program = _one(world, world.flushers)
     point = world.rng.choice(["entries read", "usage added", "token stored", "epoch committed"])
     program.arm(point, "before", "stop")
-    world.wait(lambda: program.has_fired, 20, f"{program.name} comes to {point}")
+    world.wait(lambda: program.has_fired, PATIENCE_S, f"{program.name} comes to {point}")
     world.pause(program, 1.5)
     world.rest(1.7)
     return f"{program.name} before {point}"
@@ -133,7 +133,9 @@ def _bend(world: World, program: Program, *, wipe: bool = False) -> str:
         world.rest(0.2)
         if wipe:
             world.redis.command("FLUSHALL")
-            wait_until(lambda: bool(world.redis.command("HGET", "{t1:0}", "generation")), 10, "a new generation")
+            wait_until(
+                lambda: bool(world.redis.command("HGET", "{t1:0}", "generation")), PATIENCE_S, "a new generation"
+            )
         world.rest(1.0)
     finally:
         program.bend_clock(0)

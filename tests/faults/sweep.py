@@ -14,7 +14,7 @@ from tests.faults.traps import Trap
 from tests.faults.world import World
 
 AGAIN_S: Final = 1.0  # from one provocation to the next
-DEADLINE_S: Final = 40.0
+DEADLINE_S: Final = 60.0
 
 
 class Sweep:

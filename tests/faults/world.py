@@ -42,7 +42,8 @@ group_by = ["region"]
 id = "acme"
 user_ids = ["cus_1", "cus_2"]
 """
-READY_S: Final = 30.0
+READY_S: Final = 60.0
+PATIENCE_S: Final = 60.0  # for what comes in a second on a quiet machine
 TRY_AGAIN: Final = 75  # the exit status of a proof that could not be decided
 
 
@@ -58,7 +59,7 @@ class Shape:
     rate: float = 200.0
     batch: int = 20
     client_threads: int = 2
-    drain_s: float = 60.0  # how long draining may take
+    drain_s: float = 120.0  # how long draining may take
     sidecar: Mapping[str, str] = field(default_factory=dict)
     postgres: Mapping[str, str] = field(default_factory=dict)
     sidecar_bugs: str = ""
@@ -254,7 +255,7 @@ class World:
             row = connection.execute("SELECT coalesce(sum(inserted_events), 0) FROM taximeter.positions").fetchone()
         return int(row[0]) if row else 0
 
-    def wait_for_traffic(self, deadline_s: float = 30.0) -> None:
+    def wait_for_traffic(self, deadline_s: float = PATIENCE_S) -> None:
         """Waits until PostgreSQL has got further: the whole way works."""
         before = self.counted()
         self.wait(lambda: self.counted() > before, deadline_s, "events are counted")
