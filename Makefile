@@ -5,10 +5,11 @@ VENV ?= .venv
 PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULTS_ARGS ?=
-BENCH_ARGS ?=
 SIMULATE_ARGS ?=
+BENCH_ARGS ?=
 MEASURE_ARGS ?=
 ROWS ?= 10000000
+EVENTS ?= 500000
 
 BIN := $(VENV)/bin
 REQUIREMENTS := deploy/requirements
@@ -19,7 +20,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test simulate faults bench measure-rebuild measure-outage check format requirements clean
+.PHONY: help install demo test simulate faults bench measure-rebuild measure-client measure-outage check format requirements clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -54,6 +55,9 @@ measure-rebuild: $(INSTALLED) ## measure how Redis is rebuilt from ROWS=10000000
 
 measure-outage: $(INSTALLED) ## measure a sidecar without Redis, and how it catches up; MEASURE_ARGS='--rate 20 --seconds 60'
 	$(BIN)/python -m tests.measure.outage $(MEASURE_ARGS)
+
+measure-client: $(INSTALLED) ## measure the client library with EVENTS=500000 single calls, through to Redis
+	$(BIN)/python -m tests.measure.client --events $(EVENTS)
 
 check: $(INSTALLED) ## check format, lint, types and the arrows between modules
 	$(BIN)/ruff format --check .
