@@ -281,7 +281,8 @@ class ShardJournal:
 
         It may be back where it was before, on a standby that took over: then it has not passed what is behind that.
         """
-        confirmed = committed if self.holds(committed) else self.first.position
+        known = committed == self.committed or self.holds(committed)  # that one may have to be looked up on disk
+        confirmed = committed if known else self.first.position
         with self._shelf.lock:
             self._confirm(confirmed, now_s, hold_s)
 
