@@ -1,6 +1,7 @@
 """The drain: one sealed epoch into Postgres, in one transaction, then published (rules 2 to 4, 9 and 11)."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -79,7 +80,9 @@ class Drain:
                 return Drained(again=True)
             counters = self._source.counters(shard, generation, sealed.token)
             if held == sealed.token:
-                drained, mentioned = Drained(again=True), set(counters)  # committed before, not published (rule 3)
+                # Committed before, not published (rule 3). What counted may be in no counter of Redis: it was opaque,
+                # or took what Redis took for a repeat, or the counters are gone.
+                drained, mentioned = Drained(again=True), {*counters, *self._mentioned(shard, generation, sealed)}
             elif remains or held == sealed.follows:
                 drained, mentioned = self._commit(shard, generation, sealed, counters)
             else:
@@ -88,6 +91,17 @@ class Drain:
             committed = [(producer, mark.position) for producer, mark in self._ledger.marks(shard).items()]
         self._source.publish(shard, generation, sealed.token, committed, day_totals(totals))
         return drained
+
+    def _mentioned(self, shard: int, generation: str, sealed: Sealed) -> set[Counter]:
+        """Return the counters that events of the epoch feed."""
+        fed: dict[Counter, Amount] = {}
+        for entries in self._source.entries(shard, generation, sealed.token):
+            for entry in entries:
+                if entry is not None:
+                    with suppress(msgspec.DecodeError):  # it is in quarantine
+                        batch = decode_batch(entry.record)
+                        self._ledger.revision(batch.revision).fold(batch.events, fed)
+        return set(fed)
 
     def _totals(self, counters: Sequence[Counter]) -> dict[Counter, Amount]:
         """Return the usage of counters. What Postgres can't be asked for has none: it was quarantined (rule 13)."""

@@ -180,14 +180,15 @@ class Directory:
     async def _confirm(self, producer: str) -> bool:
         """Hear how far Postgres is; return whether all shards know the producer."""
         fields = (keys.position_field(producer), keys.committed_field(producer))
-        now_s = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
         known, self._undrained = True, False
         for shard in self._journal.shards:
             position, committed = await self.fields(keys.state(shard.shard), *fields)
             known = known and position is not None
             self._undrained = self._undrained or (position is not None and position != committed)
             if committed is not None:
-                await asyncio.to_thread(shard.confirm, decode_position(committed), now_s, self._hold_s)
+                # The time is that of the answer: it was on its way when Postgres may not have had it yet (rule 12).
+                await asyncio.to_thread(shard.confirm, decode_position(committed), clock(), self._hold_s)
         return known
 
     async def _watch_memory(self) -> None:

@@ -113,6 +113,25 @@ async def test_a_flusher_killed_after_commit_and_before_publishing_counts_once(s
     assert proof.ok, proof.as_json()
 
 
+async def test_what_an_epoch_added_is_published_after_a_kill_though_its_counters_are_gone(system: System) -> None:
+    # given a flusher that dies between its commit and its publishing, and counters that are evicted then
+    await system.send([an_event("e-1"), an_event("e-2", user_id="cus_2")])
+    doomed = Worker.connect(system.redis_url, system.database_url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "publish", lambda *_: None)
+        await asyncio.to_thread(doomed.run_once)
+    doomed.close()
+    client = redis.Redis.from_url(system.redis_url)
+    for name in client.scan_iter("*:counters"):
+        client.delete(name)
+    client.close()
+    # when another one publishes what was committed
+    await system.flush()
+    # then live totals are what Postgres has
+    proof = await prove(system)
+    assert proof.ok, proof.as_json()
+
+
 async def test_a_sidecar_killed_between_journal_and_redis_is_replayed_once(system: System) -> None:
     # given a sidecar that journaled events that Redis never got, and was killed
     await system.send([an_event("e-1")])

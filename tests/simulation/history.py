@@ -93,7 +93,8 @@ class History:
         self.seed = seed
         self.world = World(seed, trace)
         rng = self.world.rng
-        self.profile = profile or rng.choice(list(PROFILES))
+        drawn = rng.choice(list(PROFILES))  # always: a replay that names the profile throws the same dice
+        self.profile = profile or drawn
         self.shards = rng.choice((1, 1, 2, 3))
         self.duration_s = rng.uniform(2.5, 6.0)
         self.server = MiniRedis(lambda: WALL_BASE_S + self.world.now_s)

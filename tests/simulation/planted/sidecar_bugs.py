@@ -5,6 +5,7 @@ from typing import Any
 from unittest.mock import patch
 
 from sidecar import chain, segment
+from sidecar import manifest as manifests
 from sidecar.contract import identity, keys
 from sidecar.contract.codec import Position
 from sidecar.contract.event import Event, Identity
@@ -53,15 +54,11 @@ def a_broken_chain_goes_on_at_its_head() -> Iterator[None]:
 
 @bug("7", "journal", "journal_cloned", "disk_sync_fails", "redis_down")
 def records_are_renumbered_from_the_wrong_place() -> Iterator[None]:
-    """From behind what Redis had, not from behind what Postgres confirmed."""
-    renumbered = chain.ShardJournal.renumbered
+    """From behind the head, as if Redis had what it does not go along with."""
 
     def wrong(self: Any, ledger: str, producer: str) -> Any:
-        before, self.committed = self.committed, self.head.position
-        try:
-            return renumbered(self, ledger, producer)
-        finally:
-            self.committed = before
+        shift = self._shift + self.head.position.sequence
+        return manifests.chain(manifests.zero(ledger, producer, self.shard), shift)
 
     with patch.object(chain.ShardJournal, "renumbered", wrong):
         yield
