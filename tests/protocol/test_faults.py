@@ -115,7 +115,7 @@ async def test_a_flusher_killed_after_commit_and_before_publishing_counts_once(s
 
 async def test_what_an_epoch_added_is_published_after_a_kill_though_its_counters_are_gone(system: System) -> None:
     # given a flusher that dies between its commit and its publishing, and counters that are evicted then
-    await system.send([an_event("e-1"), an_event("e-2", user_id="cus_2")])
+    await system.send([an_event("e-1", time_us=None), an_event("e-2", user_id="cus_2", time_us=None)])
     doomed = Worker.connect(system.redis_url, system.database_url)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Source, "publish", lambda *_: None)
