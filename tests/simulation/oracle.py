@@ -167,7 +167,7 @@ class Oracle:
             if not since:
                 self.violation(f"{host.name} deletes {path.name}, of which Postgres lacks a record")
                 return
-            if self.world.now_s - min(since) < hold_s and not _is_full(host):
+            if self.world.now_s - min(since) < hold_s and not _is_full(host, len(content)):
                 self.violation(f"{host.name} deletes {path.name} before the hold of {hold_s} s is over")
                 return
 
@@ -313,9 +313,10 @@ class Oracle:
                 self.violation(f"{host.name}: {problem}")
 
 
-def _is_full(host: SidecarHost) -> bool:
+def _is_full(host: SidecarHost, removed: int) -> bool:
+    """Returns whether the hold gives way to the bound on the journal's size."""
     used = sum(len(file.content) for path, file in host.platter.files.items() if path.suffix == ".segment")
-    return used * 2 > host.limits.journal_bytes_max
+    return (used + removed) * 2 > host.limits.journal_bytes_max
 
 
 def _decimal(nanos: int) -> str:

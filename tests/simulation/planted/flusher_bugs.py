@@ -169,7 +169,7 @@ end
 # -- rule 5: generations
 
 
-@bug("5", "machine", "redis_wiped", "flusher_killed_at_call", "postgres_terminated")
+@bug("5", "redis", "redis_back", "redis_slow")
 def a_generation_is_swapped_unfenced() -> Iterator[None]:
     """Batches are applied between its drain and the swap."""
     with (
