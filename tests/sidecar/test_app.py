@@ -169,6 +169,10 @@ async def test_a_journal_has_one_sidecar(server_dir: Path) -> None:
         ([], b"error: config_invalid: --redis-url or TAXIMETER_REDIS_URL: expected URL"),
         (["--http", "0.0.0.0:8130"], b"can be reached from other machines; name a --token-file"),
         (["--http", "127.0.0.1:0", "--token-file", "/nowhere"], b"--token-file: /nowhere can't be read"),
+        (
+            ["--socket", "/nowhere", "--stream-socket", "/nowhere"],
+            b"--stream-socket: expected another path than --socket",
+        ),
         (["--socket-mode", "x"], b"--socket-mode: expected an octal file mode"),
         (["--sockets", "/tmp/x"], b"unrecognized arguments: --sockets"),
     ],
