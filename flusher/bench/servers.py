@@ -124,8 +124,7 @@ class Stand:
                 program.wait_ready(lambda: _listens(port), deadline_s=READY_S)
             yield program.pid or 0
         finally:
-            with suppress(TaximeterError):
-                program.stop()
+            program.kill()
 
     def redis_client(self) -> redis.Redis:
         """Return a client to look at Valkey with; the caller closes it."""

@@ -28,7 +28,7 @@ BATCH: Final = 500
 TURN_S: Final = 0.25
 BACKLOG_EVENTS: Final = 150_000  # less may be on its way to PostgreSQL: then the drain keeps up
 TOGETHER_TURNS: Final = 4  # so many times the seconds of a round: it takes a few epochs to see a rate
-PROBES: Final = 20
+PROBES_A_ROUND: Final = 5
 POLL_S: Final = 0.005
 PATIENCE_S: Final = 30.0
 _MIB: Final = 1024 * 1024
@@ -100,13 +100,13 @@ def together(name: str, kind: Kind, goal: Goal, stand: Stand, pace: Pace) -> Ite
     yield figure
 
 
-def billable(goal: Goal, stand: Stand, _pace: Pace) -> Iterator[Figure]:
+def billable(goal: Goal, stand: Stand, pace: Pace) -> Iterator[Figure]:
     """Yield how long an event takes from its sending until PostgreSQL has its usage, with the default interval."""
     stand.fresh()
     command = [sys.executable, "-m", "flusher", "flusher"]
     waits_ms: list[float] = []
     with connect(stand.postgres.url, autocommit=True) as connection, stand.running("flusher", command):
-        for _ in range(PROBES):
+        for _ in range(pace.rounds * PROBES_A_ROUND):
             user = f"probe-{secrets.token_hex(8)}"
             request = http_event("/v1/events", secrets.token_hex(4), user=user)
             with Driver(Load(stand.tcp, request, 1)) as driver:
@@ -119,7 +119,7 @@ def billable(goal: Goal, stand: Stand, _pace: Pace) -> Iterator[Figure]:
             waits_ms.append((time.perf_counter() - began_at) * 1000)
     for share, label in ((0.5, "p50"), (0.99, "p99")):
         goals = (goal,) if label == "p99" else ()
-        name = f"from answered to billable in PostgreSQL, {label} of {PROBES}"
+        name = f"from answered to billable in PostgreSQL, {label} of {len(waits_ms)}"
         yield Figure("billable", name, "ms", [percentile(waits_ms, share)], goals=goals)
 
 
