@@ -170,12 +170,16 @@ def _damage(world: World, program: Program) -> Place:
 
 @contextlib.contextmanager
 def _quiet(world: World, program: Program) -> Iterator[None]:
-    """Keeps clients from a sidecar, and begins when PostgreSQL has what it took."""
+    """Keeps clients from a sidecar, and begins when PostgreSQL has what it took; until then no client sends at all."""
     door = world.proxies[f"{program.name}-client"]
     door.refusing = True
     door.cut()
     try:
+        for client in world.clients:
+            client.signal(signal.SIGSTOP)
         world.wait(lambda: _is_counted(world, program), PATIENCE_S, "PostgreSQL has what it took")
+        for client in world.clients:
+            client.signal(signal.SIGCONT)
         yield
     finally:
         door.heal()

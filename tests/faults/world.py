@@ -273,6 +273,8 @@ class World:
         self.point_proxies()
         for proxy in self.proxies.values():
             proxy.heal()
+        for client in self.clients:
+            client.signal(signal.SIGCONT)
         for program in self.programs.values():
             program.disarm()
             program.bend_clock(0)
