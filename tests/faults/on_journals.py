@@ -209,7 +209,7 @@ def clone(world: World) -> str:
     name = f"clone{len(world.sidecars)}"
     copy(world, program, world.journal(name))
     world.add_sidecar(name)
-    world.start_clients(prefix="late", targets=[name])
+    world.start_clients(prefix="late", targets=[name], share=0.1)
     world.rest(2.0)
     world.wait_until_ready(name, program.name)
     return f"{program.name} as {name}"

@@ -163,8 +163,10 @@ class World:
         """Sidecars and flushers by name."""
         return {**self.sidecars, **self.flushers}
 
-    def start_clients(self, count: int = 1, prefix: str = "client", targets: Sequence[str] = ()) -> None:
-        """Starts clients that send to these sidecars, or to every one, through its proxy."""
+    def start_clients(
+        self, count: int = 1, prefix: str = "client", targets: Sequence[str] = (), share: float = 1.0
+    ) -> None:
+        """Starts clients that send a share of the run's rate to these sidecars, or to every one, through its proxy."""
         addresses = ",".join(f"127.0.0.1:{self.proxies[f'{name}-client'].port}" for name in targets or self.sidecars)
         for number in range(count):
             self._clients_made += 1
@@ -174,7 +176,7 @@ class World:
                 "name": name,
                 "targets": addresses,
                 "seed": f"{self.shape.seed * 100 + number}",
-                "rate": f"{self.shape.rate / count}",
+                "rate": f"{self.shape.rate * share / count}",
                 "batch": f"{self.shape.batch}",
                 "threads": f"{self.shape.client_threads}",
             }
