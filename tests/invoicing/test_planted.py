@@ -40,11 +40,12 @@ def late_usage_is_rated_by_itself(honest: Adjustments) -> Adjustments:
 
 
 def what_was_adjusted_is_not_remembered(honest: Adjustments) -> Adjustments:
-    """The difference to the first invoice is billed again with every further one."""
+    """The difference to the first invoice is billed again: not for ever, or a subscription that ended never would."""
+    times = iter(range(10))
 
     def bent(*arguments: Any, **more: Any) -> Any:
-        lines, _ = honest(*arguments, **more)
-        return lines, []
+        lines, now = honest(*arguments, **more)
+        return lines, [] if lines and next(times, None) is not None else now
 
     return bent
 
