@@ -42,6 +42,11 @@ class Drained:
         self.discrepancies += other.discrepancies
         self.again = self.again or other.again
 
+    def as_json(self) -> dict[str, int]:
+        """Return the figures that commands report."""
+        names = ("epochs", "events", "duplicates", "conflicts", "quarantined", "discrepancies")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclass(slots=True)
 class _Epoch:

@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from sidecar.chain import ShardJournal
 from sidecar.contract import keys
 from sidecar.contract.asking import Asking
-from sidecar.contract.codec import Position, decode_batch, decode_position
+from sidecar.contract.codec import decode_batch, decode_position
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.event import Identity
 from sidecar.contract.meters import Revision, decode_revision
@@ -241,9 +241,8 @@ def _shard_answer(shard: ShardJournal, asked: str | None) -> ShardAnswer:
         return ShardAnswer(shard.shard, error=error.message)
     if at is None:
         return ShardAnswer(shard.shard, error=f"the journal does not reach position {asked}")
-    return ShardAnswer(
-        shard.shard, _text(at.position), at.running.encode(), _text(head.position), head.running.encode()
-    )
+    places = (at.position.encode(), at.running.encode(), head.position.encode(), head.running.encode())
+    return ShardAnswer(shard.shard, *places)
 
 
 def _assigned_since_us(shards: Iterable[ShardJournal]) -> int | None:
@@ -260,7 +259,3 @@ def _assigned_since_us(shards: Iterable[ShardJournal]) -> int | None:
                 found += [event.time_us for event in batch.events if event.identity != Identity.TIMED]
             break
     return min(found, default=None)
-
-
-def _text(position: Position) -> str:
-    return position.encode()

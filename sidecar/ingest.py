@@ -87,8 +87,8 @@ class Ingest:
         self._sending: list[asyncio.Task[None]] = []
         self._stopping = False
         self._tokens = itertools.count()
-        self._fault: TaximeterError | None = None
-        self.failed = asyncio.Event()  # the process has to be started anew
+        self.fault: TaximeterError | None = None  # why the process has to be started anew
+        self.failed = asyncio.Event()  # set with it, to be waited for
         self._assigned: dict[int, int] = {}  # submissions under way -> the time that their events were given
 
     @property
@@ -130,7 +130,7 @@ class Ingest:
             self._fail(TaximeterError("internal", f"a loop of the sidecar failed: {error}"))
 
     def _fail(self, fault: TaximeterError) -> None:
-        self._fault = fault
+        self.fault = fault
         self.failed.set()
 
     def _open_lanes(self) -> None:
@@ -184,16 +184,11 @@ class Ingest:
                 for lane in self.lanes:
                     lane.want_watermark(self._watermark_interval_s)
 
-    @property
-    def fault(self) -> TaximeterError | None:
-        """Why `failed` is set."""
-        return self._fault
-
     def unready(self) -> TaximeterError | None:
         """Return why no event can be accepted now, or None."""
         if self._stopping:
             return Unavailable("stopping", "the sidecar is stopping")
-        for problem in (self._fault, self.directory.problem, *(sender.problem for sender in self.senders)):
+        for problem in (self.fault, self.directory.problem, *(sender.problem for sender in self.senders)):
             if problem is not None:
                 return problem
         if self.journal.manifest is None or not self.journal.manifest.registered:

@@ -26,21 +26,10 @@ def run(args: argparse.Namespace) -> int:
     with closing(Worker.connect(redis_url, database_url)) as worker:
         drained = worker.flush()
     if args.json:
-        print_json(_as_json(drained))
+        print_json(drained.as_json())
     else:
         sys.stdout.write(_summary(drained))
     return 0
-
-
-def _as_json(drained: Drained) -> dict[str, object]:
-    return {
-        "epochs": drained.epochs,
-        "events": drained.events,
-        "duplicates": drained.duplicates,
-        "conflicts": drained.conflicts,
-        "quarantined": drained.quarantined,
-        "discrepancies": drained.discrepancies,
-    }
 
 
 def _summary(drained: Drained) -> str:

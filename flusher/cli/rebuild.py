@@ -62,19 +62,13 @@ def _watched() -> Iterator[Callable[[int, int], None]]:
 
 
 def _as_json(rebuilt: Rebuilt) -> dict[str, object]:
-    drained = rebuilt.drained
     return {
         "shards": [
             {"shard": one.shard, "totals": one.totals, "seconds": round(one.took_s, 3)} for one in rebuilt.shards
         ],
         "totals": rebuilt.totals,
         "seconds": round(rebuilt.took_s, 3),
-        "epochs": drained.epochs,
-        "events": drained.events,
-        "duplicates": drained.duplicates,
-        "conflicts": drained.conflicts,
-        "quarantined": drained.quarantined,
-        "discrepancies": drained.discrepancies,
+        **rebuilt.drained.as_json(),
     }
 
 
