@@ -9,7 +9,7 @@ from typing import Final
 
 from flusher.bench.driver import Driver
 from flusher.bench.figures import Figure, Goal
-from flusher.bench.load import Load, Measured, Turn
+from flusher.bench.load import App, Load, Measured, Turn
 
 WARM_UP_S: Final = 0.25
 DRAIN_EVENTS_A_SECOND: Final = 100_000
@@ -43,7 +43,7 @@ class Contestant:
     """
 
     name: str
-    load: Load
+    load: Load | App
     pids: Mapping[str, int | None]
 
 
@@ -65,7 +65,9 @@ class _Running:
         self.rates: list[float] = []
         self._driver = stack.enter_context(Driver(contestant.load))
         self._events = 0
-        self._used_s = dict.fromkeys([*contestant.pids, "load"], 0.0)
+        self._requests = 0
+        self._late = 0
+        self._used_s = dict.fromkeys([*contestant.pids, contestant.load.sender], 0.0)
         self._seconds = 0.0
 
     def warm_up(self, pace: Pace) -> None:
@@ -79,7 +81,9 @@ class _Running:
         self.rates.append(rate(measured))
         self._events += measured.events
         self._seconds += measured.seconds
-        self._used_s["load"] += measured.cpu_s
+        self._requests += len(measured.latencies_us)
+        self._late += measured.late
+        self._used_s[self.contestant.load.sender] += measured.cpu_s
         for name, pid in self.contestant.pids.items():
             self._used_s[name] += cpu_s(pid) - before[name]
 
@@ -87,9 +91,13 @@ class _Running:
         """Return what each process took of a core for an event, microseconds."""
         return {name: used_s / self._events * 1e6 for name, used_s in self._used_s.items()}
 
-    def load_share(self) -> float:
-        """Return what the load generator took of the whole machine."""
-        return self._used_s["load"] / self._seconds / (os.cpu_count() or 1)
+    def note(self) -> str:
+        """Return how it was sent, what the sender took of the whole machine, and whether Redis was late."""
+        load = self.contestant.load
+        share = self._used_s[load.sender] / self._seconds / (os.cpu_count() or 1)
+        late = f"; {self._late / self._requests:.1%} of the answers were journaled only" if self._late else ""
+        sender = "the load generator" if isinstance(load, Load) else "the app"
+        return f"{load.manner}; {sender} took {share:.1%} of the machine{late}"
 
 
 def contest(pace: Pace, title: Title, ours: Contestant, others: Sequence[Contestant]) -> Figure:
@@ -111,7 +119,7 @@ def contest(pace: Pace, title: Title, ours: Contestant, others: Sequence[Contest
         figure.beside[one.contestant.name] = one.rates
         if one.contestant.pids:
             figure.beside_cpu_us[one.contestant.name] = sum(one.cpu_us().values())
-    figure.note = f"{ours.load.connections} connections; the load generator took {us.load_share():.1%} of the machine"
+    figure.note = us.note()
     return figure
 
 

@@ -1,15 +1,16 @@
-"""The parent's hold on a load generator: a process for each contestant, told when it is its turn."""
+"""The parent's hold on a load generator, or an app: a process for each contestant, told when it is its turn."""
 
 import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from typing import IO, Final, Self
 
 import msgspec
 
-from flusher.bench.load import TIMEOUT_S, Load, Measured, Turn
+from flusher.bench.load import TIMEOUT_S, App, Load, Measured, Turn
 from flusher.embedded.process import die_with_parent
 from sidecar.contract.codes import TaximeterError
 
@@ -19,9 +20,9 @@ POLL_S: Final = 0.1
 class Driver:
     """A running load generator. Use it as a context; outside of its turns it waits and costs nothing."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load | App) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "flusher.bench.load"],
+            [sys.executable, "-m", load.module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             preexec_fn=die_with_parent(signal.SIGKILL),
@@ -35,17 +36,16 @@ class Driver:
         self._process.kill()
         self._process.communicate()
 
-    def turn(self, turn: Turn, meanwhile: Callable[[], object] | None = None) -> Measured:
-        """Send, and return what came of it; `meanwhile` is called ten times a second.
+    def turn(self, turn: Turn, meanwhile: Callable[[], object] | None = None, every_s: float = POLL_S) -> Measured:
+        """Send, and return what came of it; `meanwhile` is called every `every_s` seconds.
 
         Raises TaximeterError `server_failed` when an answer is not what it should be.
         """
         self._tell(msgspec.json.encode(turn))
         output: IO[bytes] = self._output
-        waited_s = 0.0
-        while not select.select([output], [], [], POLL_S)[0]:
-            waited_s += POLL_S
-            if waited_s > turn.seconds + 2 * TIMEOUT_S:
+        ends_at = time.monotonic() + turn.seconds + 2 * TIMEOUT_S
+        while not select.select([output], [], [], every_s)[0]:
+            if time.monotonic() > ends_at:
                 raise TaximeterError("server_failed", "the load generator did not come to an end")
             if meanwhile is not None:
                 meanwhile()

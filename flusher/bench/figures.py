@@ -68,14 +68,14 @@ class Figure:
             "unit": self.unit,
             "value": self.value,
             "rounds": self.ours,
-            "goal": _goal_json(self.goal("")),
+            "goal": _goal_json(self.goal(""), self.value),
             "beside": [
                 {
                     "name": name,
                     "value": statistics.median(values) if values else None,
                     "rounds": values,
                     "ratio": self.ratio(name),
-                    "goal": _goal_json(self.goal(name)),
+                    "goal": _goal_json(self.goal(name), self.ratio(name)),
                     "cpu_us": self.beside_cpu_us.get(name),
                 }
                 for name, values in self.beside.items()
@@ -92,5 +92,8 @@ def percentile(values: Sequence[float], share: float) -> float:
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
-def _goal_json(goal: Goal | None) -> dict[str, float | None] | None:
-    return None if goal is None else {"least": goal.least, "most": goal.most}
+def _goal_json(goal: Goal | None, value: float | None) -> dict[str, float | bool | None] | None:
+    """Return a goal, and whether a value meets it; `met` is null where nothing was measured."""
+    if goal is None:
+        return None
+    return {"least": goal.least, "most": goal.most, "met": None if value is None else goal.met(value)}

@@ -1,18 +1,26 @@
-"""The rows of ingest over HTTP: sizes, encodings, transports, identities, and latency at half load."""
+"""The rows of ingest, over HTTP and the stream: sizes, encodings, transports, identities."""
 
 import secrets
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from flusher.bench import peers
-from flusher.bench.contest import Contestant, Pace, Title, contest, rate
-from flusher.bench.driver import Driver
-from flusher.bench.figures import Figure, Goal, percentile
-from flusher.bench.load import Load, Target, Turn
-from flusher.bench.requests import Encoding, Request, http_batch, http_body, http_event, set_nx, webdis_set
+from flusher.bench.contest import Contestant, Pace, Title, contest
+from flusher.bench.figures import Figure, Goal
+from flusher.bench.load import Load, Target
+from flusher.bench.requests import (
+    Encoding,
+    Request,
+    http_batch,
+    http_body,
+    http_event,
+    set_nx,
+    stream_batch,
+    webdis_set,
+)
 from flusher.bench.servers import Stand
 from flusher.embedded.system import free_address
 
@@ -34,13 +42,13 @@ class Kind(NamedTuple):
     events: int
     encoding: Encoding = "json"
     keyed: bool = False
-    unix: bool = False
+    way: Literal["http", "unix", "stream"] = "http"
     append_only: bool = True
 
     @property
     def row(self) -> str:
         """What `--only` takes."""
-        parts = ["unix" if self.unix else "http", self.encoding, str(self.events)]
+        parts = [self.way, self.encoding, str(self.events)]
         return "-".join([*parts, *(["key"] if self.keyed else []), *([] if self.append_only else ["memory"])])
 
     @property
@@ -49,8 +57,8 @@ class Kind(NamedTuple):
         size = "1 event" if self.events == 1 else f"{self.events:,} events"
         identity = "one key" if self.keyed else "ids"
         encoding = {"json": "JSON", "ndjson": "NDJSON", "msgpack": "msgpack"}[self.encoding]
-        where = "Unix socket" if self.unix else "HTTP"
-        return f"{where}, {encoding}, {size}, {identity}" + ("" if self.append_only else ", no AOF")
+        way = {"http": "HTTP", "unix": "Unix socket", "stream": "stream socket"}[self.way]
+        return f"{way}, {encoding}, {size}, {identity}" + ("" if self.append_only else ", no AOF")
 
     @property
     def connections(self) -> int:
@@ -59,11 +67,14 @@ class Kind(NamedTuple):
 
     def request(self) -> Request:
         """Return a request of this kind that no other run sends."""
-        return http_batch(self.events, secrets.token_hex(4), self.encoding, keyed=self.keyed)
+        run = secrets.token_hex(4)
+        if self.way == "stream":
+            return stream_batch(self.events, run, keyed=self.keyed)
+        return http_batch(self.events, run, self.encoding, keyed=self.keyed)
 
     def contestant(self, stand: Stand) -> Contestant:
         """Return us."""
-        target = stand.unix if self.unix else stand.tcp
+        target = {"http": stand.tcp, "unix": stand.unix, "stream": stand.stream}[self.way]
         return Contestant("ours", Load(target, self.request(), self.connections), stand.ingest_pids)
 
 
@@ -81,17 +92,23 @@ def measure(kind: Kind, goals: tuple[Goal, ...], beside: tuple[str, ...], stand:
     yield figure
 
 
+def set_nx_contestant(stand: Stand) -> Contestant:
+    """Return the ceiling of Redis."""
+    request = set_nx(PIPELINE, secrets.token_hex(4), peers.TTL_S)
+    return Contestant(SET_NX, Load(stand.valkey_socket, request, PIPELINES), {"Valkey": stand.valkey.pid})
+
+
 @contextmanager
 def _set_nx(stand: Stand, _kind: Kind) -> Iterator[Contestant]:
-    request = set_nx(PIPELINE, secrets.token_hex(4), peers.TTL_S)
-    yield Contestant(SET_NX, Load(stand.valkey_socket, request, PIPELINES), {"Valkey": stand.valkey.pid})
+    yield set_nx_contestant(stand)
 
 
 @contextmanager
 def _bare(stand: Stand, kind: Kind) -> Iterator[Contestant]:
     port = free_address().port
     with stand.running("bare", [sys.executable, "-m", "flusher.bench.ceilings", str(port)], port) as pid:
-        load = Load(Target(port=port), http_body(kind.request()), kind.connections)
+        request = http_body(kind._replace(way="http").request())
+        load = Load(Target(port=port), request, kind.connections)
         yield Contestant(BARE, load, {"handler": pid})
 
 
@@ -120,17 +137,3 @@ _BESIDE: Final[dict[str, Callable[[Stand, Kind], AbstractContextManager[Contesta
     TWO_STEP: partial(_peer, TWO_STEP, "two-step"),
     WEBDIS: _webdis,
 }
-
-
-def latency(kind: Kind, goal: Goal, stand: Stand, pace: Pace) -> Iterator[Figure]:
-    """Yield how long an answer takes at half of what we can do: then the events are in `GET /v1/usage`."""
-    stand.fresh()
-    with Driver(kind.contestant(stand).load) as driver:
-        full = rate(driver.turn(Turn(pace.seconds, pace.events_max))) / kind.events
-        half = Turn(max(1.0, pace.seconds), pace.events_max, full / 2)
-        halves = [driver.turn(half) for _ in range(pace.rounds)]
-    name = f"{kind.name}: applied, at half load"
-    for share, label in ((0.5, "p50"), (0.99, "p99")):
-        values = [percentile(measured.latencies_us, share) / 1000 for measured in halves]
-        goals = (goal,) if label == "p99" else ()
-        yield Figure(f"latency-{kind.row}", f"{name}, {label}", "ms", values, goals=goals)

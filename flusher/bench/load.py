@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import ClassVar, Final
 
 import msgspec
 
@@ -45,6 +45,24 @@ class Load(msgspec.Struct, frozen=True):
     target: Target
     request: Request
     connections: int
+
+    module: ClassVar[str] = "flusher.bench.load"  # the program that sends it
+    sender: ClassVar[str] = "load"  # what the table calls that
+
+    @property
+    def manner(self) -> str:
+        """How it is sent, for a person."""
+        return f"{self.connections} connections"
+
+
+class App(msgspec.Struct, frozen=True):
+    """Single calls of the client library, through to an address; `flusher.bench.app` makes them."""
+
+    address: str
+
+    module: ClassVar[str] = "flusher.bench.app"
+    sender: ClassVar[str] = "app"
+    manner: ClassVar[str] = "one thread calls"
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -85,7 +103,7 @@ class Generator:
 
     def run(self, turn: Turn) -> Measured:
         """Send until the time is over or the events are sent, and wait for the answers."""
-        lines = [_Line(self._load.target.connect()) for _ in range(self._load.connections)]
+        lines = [_Line(self._connected()) for _ in range(self._load.connections)]
         try:
             with selectors.DefaultSelector() as selector:
                 for line in lines:
@@ -94,6 +112,19 @@ class Generator:
         finally:
             for line in lines:
                 line.socket.close()
+
+    def _connected(self) -> socket.socket:
+        """Return a connection on which requests may be sent. Raises OSError."""
+        connection = self._load.target.connect()
+        if self._load.request.greeting:
+            connection.sendall(self._load.request.greeting)
+            greeted = b""
+            while not _is_frame(greeted):
+                received = connection.recv(_RECEIVE_BYTES)
+                if not received:
+                    raise ConnectionResetError("nobody said hello")
+                greeted += received
+        return connection
 
     def _send(self, turn: Turn, selector: selectors.BaseSelector, lines: list[_Line]) -> Measured:
         idle = collections.deque(lines)
@@ -123,7 +154,7 @@ class Generator:
                 answer = self._receive(line)
                 if answer:
                     latencies_us.append(int((time.perf_counter() - line.due_at) * 1e6))
-                    late += answer.startswith(b"HTTP/1.1 202")
+                    late += b"journaled" in answer
                     problem = problem or self._problem(answer)
                     idle.append(line)
         took_s = time.perf_counter() - began_at
@@ -142,17 +173,24 @@ class Generator:
         if not received:
             return line.got or b"the connection was closed"
         line.got = line.got + received if line.got else received
-        return line.got if _is_whole(line.got, self._load.request.answer_bytes) else b""
+        return line.got if _is_whole(line.got, self._load.request) else b""
 
     def _problem(self, answer: bytes) -> str:
         request = self._load.request
-        good = request.answer_bytes or answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 202"))
+        is_http = not request.answer_bytes and not request.greeting
+        good = not is_http or answer.startswith((b"HTTP/1.1 200", b"HTTP/1.1 202"))
         return "" if good and request.expected in answer else answer[:500].decode(errors="replace")
 
 
-def _is_whole(got: bytes, answer_bytes: int) -> bool:
-    if answer_bytes:
-        return len(got) >= answer_bytes or got.startswith(b"-")
+def _is_frame(got: bytes) -> bool:
+    return len(got) >= 4 and len(got) >= 4 + int.from_bytes(got[:4], "big")
+
+
+def _is_whole(got: bytes, request: Request) -> bool:
+    if request.answer_bytes:
+        return len(got) >= request.answer_bytes or got.startswith(b"-")
+    if request.greeting:
+        return _is_frame(got)
     head, end, body = got.partition(b"\r\n\r\n")
     if not end:
         return False

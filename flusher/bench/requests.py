@@ -19,6 +19,7 @@ _MEDIA_TYPES: Final[dict[Encoding, str]] = {
     "ndjson": "application/x-ndjson",
     "msgpack": "application/msgpack",
 }
+_HELLO, _BATCH = range(2)  # messages of the stream socket (sidecar/STREAM.md)
 _json: Final = msgspec.json.Encoder().encode
 _msgpack: Final = msgspec.msgpack.Encoder().encode
 
@@ -28,13 +29,14 @@ class Request:
     """One request of a load: its bytes, how many events it brings, and how its answer is told.
 
     `expected`: words that a good answer has. `answer_bytes`: how long it is, where that says when it is whole; 0 for an
-    answer in HTTP.
+    answer in HTTP. `greeting`: what a connection to the stream socket begins with; then answers are frames.
     """
 
     template: bytes
     events: int
     expected: bytes = b""
     answer_bytes: int = 0
+    greeting: bytes = b""
 
 
 def events(count: int, run: str, *, ids: bool) -> list[dict[str, object]]:
@@ -64,6 +66,17 @@ def http_batch(count: int, run: str, encoding: Encoding = "json", *, keyed: bool
     key = f"Idempotency-Key: {run}-{MARK.decode()}\r\n" if keyed else ""
     template = _post("/v1/events", body, _MEDIA_TYPES[encoding], key)
     return Request(template, count, b'"accepted":%d,' % count)
+
+
+def stream_batch(count: int, run: str, *, keyed: bool = False) -> Request:
+    """Return a batch of `count` events for the stream socket, with an id each or with one key for all (`keyed`).
+
+    Its number is always the same: a connection has one batch under way.
+    """
+    body = encode(events(count, run, ids=not keyed), "msgpack")
+    template = _frame([_BATCH, 1, f"{run}-{MARK.decode()}" if keyed else None, body])
+    # Behind the status, "applied" or "journaled", comes how many were accepted.
+    return Request(template, count, b"ed" + _msgpack(count), greeting=_frame([_HELLO, [1]]))
 
 
 def http_event(path: str, run: str, user: str = "") -> Request:
@@ -100,6 +113,11 @@ def _post(path: str, body: bytes, media_type: str, more: str = "") -> bytes:
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
+
+
+def _frame(message: list[object]) -> bytes:
+    payload = _msgpack(message)
+    return len(payload).to_bytes(4, "big") + payload
 
 
 def _command(*parts: bytes) -> bytes:

@@ -1,7 +1,6 @@
 """Every row of the benchmark, in the order of the table, with what it should come to.
 
-A row for another way in (a socket that streams, a client library) is one more `Row` here: `run` gets the servers and
-the pace, and yields figures.
+What else is to be measured is one more `Row` here: `run` gets the servers and the pace, and yields figures.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +9,11 @@ from itertools import product
 from typing import Final, NamedTuple
 
 from flusher.bench import store_rows
+from flusher.bench.client_rows import client
 from flusher.bench.contest import Pace
 from flusher.bench.figures import Figure, Goal
-from flusher.bench.http_rows import ARTICLE, BARE, SET_NX, TWO_STEP, WEBDIS, Kind, latency, measure
+from flusher.bench.http_rows import ARTICLE, BARE, SET_NX, TWO_STEP, WEBDIS, Kind, measure
+from flusher.bench.latency_rows import latency
 from flusher.bench.requests import Encoding
 from flusher.bench.servers import Stand
 from sidecar.contract.codes import TaximeterError
@@ -44,7 +45,8 @@ def _kinds() -> list[Kind]:
     kinds = list(_JUDGED)
     kinds += [Kind(size, encoding) for encoding, size in product(_ENCODINGS, _SIZES)]
     kinds += [Kind(size, keyed=True) for size in _SIZES[1:]]
-    kinds += [Kind(size, unix=True) for size in _SIZES]
+    kinds += [Kind(size, way="unix") for size in _SIZES]
+    kinds += [Kind(size, "msgpack", keyed, "stream") for keyed, size in product((False, True), _SIZES)]
     kinds += [Kind(500, append_only=False), Kind(500, keyed=True, append_only=False)]
     return list(dict.fromkeys(kinds))
 
@@ -59,6 +61,8 @@ def all_rows() -> list[Row]:
     ids, keyed = Kind(500), Kind(500, keyed=True)
     return [
         *map(_ingest, _kinds()),
+        Row("client-stream", partial(client, "stream", Goal(least=100_000), Goal(most=5)), quick=True),
+        Row("client-unix", partial(client, "unix", Goal(least=100_000), Goal(most=5))),
         Row("latency", partial(latency, ids, Goal(most=10)), quick=True),
         Row("latency-single", partial(latency, Kind(1), Goal(most=10))),
         Row(

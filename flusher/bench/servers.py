@@ -45,6 +45,7 @@ class Stand:
         self.journal = self.directory / "journal"
         self._http = free_address()
         self._sidecar_socket = self.directory / "sidecar.sock"
+        self._stream_socket = self.directory / "stream.sock"
         self._sidecar = self._program("sidecar", sys.executable, "-m", "sidecar")
 
     def __enter__(self) -> Self:
@@ -76,6 +77,11 @@ class Stand:
     def unix(self) -> Target:
         """The sidecar over its Unix socket."""
         return Target(path=str(self._sidecar_socket))
+
+    @property
+    def stream(self) -> Target:
+        """The sidecar's stream socket."""
+        return Target(path=str(self._stream_socket))
 
     @property
     def valkey_socket(self) -> Target:
@@ -139,6 +145,7 @@ class Stand:
             "TAXIMETER_JOURNAL_DIR": str(self.journal),
             "TAXIMETER_HTTP": self._http.text,
             "TAXIMETER_SOCKET": str(self._sidecar_socket),
+            "TAXIMETER_STREAM_SOCKET": str(self._stream_socket),
             "TAXIMETER_HEALTH_HTTP": "",
             "TAXIMETER_LOG_LEVEL": "warning",
         }

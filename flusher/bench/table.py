@@ -16,7 +16,7 @@ _DIGITS_FROM: Final = 100  # from here on nobody needs a fraction
 def render(figures: Iterable[Figure], machine: Mapping[str, object], legend: Iterable[str]) -> Group:
     """Return what a person reads: where it was measured, a line for every pair, and what the lines mean."""
     table = Table(box=None, pad_edge=False)
-    for heading in ("measure", "ours", "unit", "beside", "its", "its CPU", "ratio", "goal", "µs of CPU"):
+    for heading in ("measure", "ours", "unit", "beside", "its", "its CPU", "ratio", "goal", "met", "µs of CPU"):
         right = heading in {"ours", "its", "its CPU", "ratio"}
         table.add_column(heading, justify="right" if right else "left", no_wrap=heading == "measure")
     for figure in figures:
@@ -39,22 +39,22 @@ def _add(table: Table, figure: Figure) -> None:
     costs = " + ".join(f"{number(cost)} {name}" for name, cost in figure.cpu_us.items())
     head = [figure.name, number(figure.value), figure.unit]
     if not figure.beside or own is not None:
-        goal = _judged(own, figure.value)
-        table.add_row(*head, "", "", "", "", goal, costs)
+        table.add_row(*head, "", "", "", "", *_judged(own, figure.value), costs)
         head, costs = ["", "", ""], ""
     for name, values in figure.beside.items():
         ratio = figure.ratio(name)
         its = number(statistics.median(values)) if values else "-"
         its_cost = number(figure.beside_cpu_us[name]) if name in figure.beside_cpu_us else ""
-        table.add_row(*head, name, its, its_cost, number(ratio), _judged(figure.goal(name), ratio), costs)
+        table.add_row(*head, name, its, its_cost, number(ratio), *_judged(figure.goal(name), ratio), costs)
         head, costs = ["", "", ""], ""
     if figure.note:
         table.add_row("", "", "", Text(figure.note, style="dim"))
 
 
-def _judged(goal: Goal | None, value: float | None) -> Text:
+def _judged(goal: Goal | None, value: float | None) -> tuple[str, Text]:
+    """Return the goal, and whether the value meets it."""
     if goal is None:
-        return Text("")
+        return "", Text("")
     if value is None:
-        return Text(goal.text)
-    return Text(goal.text, style="green") if goal.met(value) else Text(f"{goal.text} missed", style="yellow")
+        return goal.text, Text("-")
+    return goal.text, Text("yes", style="green") if goal.met(value) else Text("no", style="yellow")

@@ -61,10 +61,25 @@ def test_rows_are_measured_beside_their_ceilings_and_nothing_is_left_behind(scra
 
 def test_what_comes_behind_ingest_is_measured_too(scratch: Path) -> None:
     _, figures = measured(scratch, "latency", "together", "billable")
+    seen = [name for name in figures if "in GET /v1/usage" in name]
+    assert len(seen) == 2
     assert [name.rpartition(", ")[2] for name in figures] == [
-        *("p50", "p99", "ids", "p50 of 5", "p99 of 5"),
+        *("p50", "p99", *(name.rpartition(", ")[2] for name in seen), "ids", "p50 of 5", "p99 of 5"),
     ]
     assert all(figure["value"] > 0 for figure in figures.values())
+
+
+def test_the_stream_and_the_client_are_measured_too(scratch: Path) -> None:
+    _, figures = measured(scratch, "stream-msgpack-10", "client-stream", "client-unix")
+    assert list(figures) == [
+        "stream socket, msgpack, 10 events, ids",
+        "client library, stream socket, single calls",
+        "client library, stream socket, app CPU for a call",
+        "client library, HTTP on the Unix socket, single calls",
+        "client library, HTTP on the Unix socket, app CPU for a call",
+    ]
+    assert all(figure["value"] > 0 for figure in figures.values())
+    assert figures["client library, stream socket, single calls"]["cpu_us"].keys() == {"sidecar", "Valkey", "app"}
 
 
 def test_a_row_that_there_is_not_is_told_with_those_that_there_are() -> None:

@@ -1,5 +1,7 @@
 """The statistics of a benchmark, and the table that people read."""
 
+from typing import Any
+
 import pytest
 from rich.console import Console
 
@@ -72,11 +74,16 @@ def test_the_table_has_a_line_for_each_pair_and_says_what_was_missed_and_what_is
     lines = {line.strip().partition("  ")[0]: line for line in shown(figures).splitlines() if line.strip()}
     # then
     assert lines["batches"].split() == ["batches", "50,000", "events/s", "SET", "NX", "100,000", "0.500"] + [
-        *("≥", "0.6", "missed", "7.25", "sidecar")
+        *("≥", "0.6", "no", "7.25", "sidecar")
     ]
-    assert lines["article"].split() == ["article", "1,000", "50.00", "≥", "20"]
-    assert lines["webdis"].split() == ["webdis", "-", "-", "≥", "4"]
-    assert lines["memory"].split() == ["memory", "42.50", "MiB", "≤", "60"]
+    assert lines["article"].split() == ["article", "1,000", "50.00", "≥", "20", "yes"]
+    assert lines["webdis"].split() == ["webdis", "-", "-", "≥", "4", "-"]
+    assert lines["memory"].split() == ["memory", "42.50", "MiB", "≤", "60", "yes"]
     assert lines["not measured: server_failed: it ended"]
     assert lines["cores 2"]
     assert lines["what it means"]
+    # and a program is told the same
+    beside: Any = figures[0].as_json()["beside"]
+    met = {each["name"]: each["goal"]["met"] for each in beside}
+    assert met == {"SET NX": False, "article": True, "webdis": None}
+    assert figures[1].as_json()["goal"] == {"least": None, "most": 60, "met": True}

@@ -5,9 +5,20 @@ import re
 import hiredis
 import pytest
 
-from flusher.bench.requests import MARK, STAMP, Encoding, Request, http_batch, http_event, set_nx, webdis_set
+from flusher.bench.requests import (
+    MARK,
+    STAMP,
+    Encoding,
+    Request,
+    http_batch,
+    http_event,
+    set_nx,
+    stream_batch,
+    webdis_set,
+)
 from sidecar.contract.event import Identity
 from sidecar.contract.meters import Revision
+from sidecar.frames import Batch, BatchAnswer, ClientHello, decode_from_client, frame
 from sidecar.reading import Reading, Terms, read
 
 NOW_US = 1_753_090_461_000_000
@@ -50,6 +61,27 @@ def test_a_batch_with_a_key_has_another_one_each_time_and_no_ids() -> None:
     assert keys[0] != keys[1]
     reading = understood("application/json", sent(request, 1)[1], "a key")
     assert {event.identity for event in reading.events} == {Identity.INDEXED}
+
+
+@pytest.mark.parametrize("keyed", [False, True])
+@pytest.mark.parametrize("count", [1, 10, 500])
+def test_a_batch_for_the_stream_socket_is_a_frame_and_its_answer_is_told_from_others(count: int, keyed: bool) -> None:
+    request = stream_batch(count, "run", keyed=keyed)
+    made = []
+    for number in (1, 2):
+        filled = request.template.replace(MARK, b"%012x" % number).replace(STAMP, b"2025-07-21T09:34:21Z")
+        assert int.from_bytes(filled[:4], "big") == len(filled) - 4
+        batch = decode_from_client(filled[4:])
+        assert isinstance(batch, Batch)
+        assert (batch.key is not None) == keyed
+        made.append(
+            (batch.key, [event.key for event in understood("application/msgpack", batch.body, batch.key).events])
+        )
+    assert len({key for _, keys in made for key in keys}) == 2 * count
+    assert isinstance(decode_from_client(request.greeting[4:]), ClientHello)
+    for status in ("applied", "journaled"):
+        assert request.expected in frame(BatchAnswer(1, status, count, None, None, 0, []))
+        assert request.expected not in frame(BatchAnswer(1, status, count - 1, 1, None, 0, []))
 
 
 def test_a_peer_gets_the_same_event_and_may_be_told_of_which_user() -> None:
