@@ -97,7 +97,7 @@ async def test_datetimes_are_sent_as_the_moment_that_they_are(served: Served, me
 
 
 async def test_rejected_and_conflicting_events_are_told_of_and_never_sent_again(
-    served: Served, meters: Meters, way: Callable[[Served], str]
+    served: Served, meters: Meters, way: Callable[[Served], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rejected: list[Rejected] = []
 
@@ -105,26 +105,35 @@ async def test_rejected_and_conflicting_events_are_told_of_and_never_sent_again(
         rejected.append(one)
         raise ValueError("a fault of the app")
 
+    submit = served.core.submit
+
+    async def judged(*arguments: Any) -> Receipt:
+        await submit(*arguments)
+        ids = [event.id for event in served.core.submitted[-1].events]
+        duplicates, conflicts = (tuple(place for place, one in enumerate(ids) if one == what) for what in ("a", "b"))
+        return Receipt(applied=True, duplicates=duplicates, conflicts=conflicts)
+
+    # given four events, in however many batches: the first is refused, then a duplicate, a conflict and a good one
+    monkeypatch.setattr(served.core, "submit", judged)
     meter = meters(way(served), on_rejected=tell, linger_s=0.05)
-    served.core.receipt = Receipt(applied=True, duplicates=(0,), conflicts=(1,))
     meter.track("", "api_call", timestamp=EARLIER)
     meter.track("cus_1", "api_call", timestamp=EARLIER, id="a")
     meter.track("cus_1", "api_call", timestamp=EARLIER, id="b")
     meter.track("cus_1", "api_call", timestamp=EARLIER, id="c")
     await flushed(meter)
 
-    assert [(each.code, each.event["user_id"], each.event.get("id")) for each in rejected] == [
-        ("user_id_invalid", "", None),
+    assert sorted((each.code, each.event["user_id"], each.event.get("id")) for each in rejected) == [
         ("conflict", "cus_1", "b"),
+        ("user_id_invalid", "", None),
     ]
     assert meter.stats[:6] == (4, 1, 1, 1, 1, 0)
+    assert sorted(event.id or "" for event in events_of(served)) == ["a", "b", "c"]
 
     # nothing of a batch is left: not one is sent again either
-    served.core.receipt = Receipt(applied=True)
     meter.track("", "api_call")
     await flushed(meter)
     assert meter.stats[:6] == (5, 1, 1, 1, 2, 0)
-    assert len(served.core.submitted) == 1
+    assert len(events_of(served)) == 3
 
 
 async def test_a_batch_that_is_not_taken_is_sent_again_when_the_sidecar_said_so(
@@ -133,17 +142,17 @@ async def test_a_batch_that_is_not_taken_is_sent_again_when_the_sidecar_said_so(
     code = "journal_full" if way is WAYS["unix"] else "overloaded"  # 503 and 429
     meter = meters(way(served))
     served.core.error = Unavailable(code, "try again", retry_after_s=1)
+    began_at = time.monotonic()
     meter.track("cus_1", "api_call", timestamp=EARLIER)
-    await until(lambda: len(served.core.submitted) == 1)
-    refused_at = time.monotonic()
     await until(lambda: code in meter.stats.problem)
     served.core.error = None
     await flushed(meter)
 
-    assert time.monotonic() - refused_at > 0.8
-    first, second = served.core.submitted
-    assert (first.key, first.digest, first.events) == (second.key, second.digest, second.events)
-    assert meter.stats == (1, 1, 0, 0, 0, 1, 0, 0, "")
+    first, *again = served.core.submitted  # once more, or more often where the machine stood still meanwhile
+    assert time.monotonic() - began_at > 0.8 * len(again) > 0
+    for one in again:
+        assert (first.key, first.digest, first.events) == (one.key, one.digest, one.events)
+    assert meter.stats == (1, 1, 0, 0, 0, len(again), 0, 0, "")
 
 
 async def test_a_batch_that_is_not_answered_is_sent_again_with_the_same_key_and_bytes(
@@ -160,7 +169,7 @@ async def test_a_batch_that_is_not_answered_is_sent_again_with_the_same_key_and_
 
     assert len({(each.key, each.digest) for each in served.core.submitted}) == 1
     assert (meter.stats.sent, meter.stats.accepted) == (1, 1)
-    assert meter.stats.retried == len(served.core.submitted) - 1
+    assert meter.stats.retried >= len(served.core.submitted) - 1  # what is given up may never be read
 
 
 async def test_a_sidecar_that_comes_late_gets_everything(

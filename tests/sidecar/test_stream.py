@@ -187,21 +187,23 @@ async def test_what_is_no_message_ends_the_connection_with_a_reason(served: Serv
 
 
 async def test_half_a_frame_is_waited_for_within_the_deadline_and_an_idle_connection_stays(serve: Serve) -> None:
-    served = await serve(read_deadline_s=0.2)
+    served = await serve(read_deadline_s=1.0)
     whole = framed(1, 1, None, pack([EVENT]))
-    for half in (b"", framed(*HELLO)[:5]):
+
+    async def times_out(said: bytes, *, greeted: bool) -> None:
         async with Stream(served.stream_path) as stream:
-            stream.writer.write(half)
+            if greeted:
+                await stream.greet()
+            stream.writer.write(said)
             assert (await stream.receive())[:2] == [4, "read_timeout"]
             assert await stream.ended()
+
     async with Stream(served.stream_path) as idle:
         await idle.greet()
-        for half in (whole[:2], whole[:9]):
-            async with Stream(served.stream_path) as stream:
-                await stream.greet()
-                stream.writer.write(half)
-                assert (await stream.receive())[:2] == [4, "read_timeout"]
-                assert await stream.ended()
+        await asyncio.gather(
+            *(times_out(half, greeted=False) for half in (b"", framed(*HELLO)[:5])),
+            *(times_out(half, greeted=True) for half in (whole[:2], whole[:9])),
+        )
         idle.batch(1, EVENT)
         assert (await idle.receive())[:3] == [2, 1, "applied"]
     assert served.intake.waiting_bytes == 0
@@ -243,7 +245,7 @@ async def test_all_connections_together_hold_no_more_than_the_setting_and_nobody
 
 
 async def test_a_client_that_reads_no_answers_is_let_go(serve: Serve) -> None:
-    served = await serve(read_deadline_s=0.2, request_events_max=1000)
+    served = await serve(read_deadline_s=1.0, request_events_max=1000)
     refused = pack([{**EVENT, "user_id": 1}] * 1000)
     async with Stream(served.stream_path, buffer_bytes=1024) as stream:
         await stream.greet()
@@ -301,10 +303,13 @@ async def test_a_sidecar_that_does_not_accept_says_so_in_a_refusal(served: Serve
 
 
 async def test_random_bytes_end_in_a_reason_or_wait_for_more(serve: Serve) -> None:
-    served = await serve(read_deadline_s=0.1)
-    for size in range(1, 40):
+    served = await serve(read_deadline_s=1.0)
+
+    async def ends(size: int) -> None:
         async with Stream(served.stream_path) as stream:
             stream.writer.write(framed(*HELLO) + struct.pack(">I", size) + os.urandom(size))
             assert (await stream.receive())[0] == 0
             assert (await stream.receive())[1] in {"body_invalid", "read_timeout"}
+
+    await asyncio.gather(*map(ends, range(1, 40)))
     assert served.intake.waiting_bytes == 0
