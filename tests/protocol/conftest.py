@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
+from sidecar import directory, ingest
 from tests.protocol.system import System
+
+POLL_S = 0.05  # half a second is a long wait for each of many tests; nothing here depends on it
+
+
+@pytest.fixture(autouse=True)
+def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(directory, "POLL_S", POLL_S)
+    monkeypatch.setattr(ingest, "MEND_POLL_S", POLL_S)
 
 
 @pytest.fixture
