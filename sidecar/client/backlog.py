@@ -59,15 +59,13 @@ class Backlog:
 
     def take(self, events_max: int, bytes_max: int) -> tuple[int, list[bytes]]:
         """Take the oldest events for a batch, at least one where there is one, and the number of those before."""
-        taken: list[bytes] = []
         with self.lock:
             first = self.taken
-            size = ARRAY_HEAD_BYTES
-            while self._queue and len(taken) < events_max:
-                size += len(self._queue[0])
-                if taken and size > bytes_max:
-                    break
-                taken.append(self._queue.popleft())
+            taken = [self._queue.popleft() for _ in range(min(events_max, len(self._queue)))]
+            size = ARRAY_HEAD_BYTES + sum(map(len, taken))
+            while size > bytes_max and len(taken) > 1:
+                self._queue.appendleft(taken.pop())
+                size -= len(self._queue[0])
             self.taken += len(taken)
             if taken:
                 self._open.add(first)

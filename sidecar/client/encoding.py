@@ -15,6 +15,7 @@ EVENT_BYTES_MAX: Final = 64 * 1024  # more than any event that a sidecar accepts
 ARRAY_HEAD_BYTES: Final = 5
 
 _SECOND_US: Final = 1_000_000
+_THREE_DIGITS: Final = tuple(f"{number:03d}" for number in range(1000))  # quicker than to format them
 _encode = msgspec.msgpack.Encoder().encode
 _pieces = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _value = msgspec.msgpack.Decoder().decode
@@ -24,28 +25,30 @@ class _Event(msgspec.Struct, omit_defaults=True, gc=False):
     user_id: str
     event_type: str
     units: int | str
-    timestamp: str
+    timestamp: str | None = None
     id: str | None = None
     source: str | None = None
     properties: Mapping[str, Any] | None = None
 
 
-class _Clock:
-    """Formats the time. A second's text is made once: the rest of it takes a tenth of the time."""
+class Moments:
+    """Formats times. A second's text is made once: the rest of it takes a tenth of the time."""
 
     def __init__(self) -> None:
-        self._known = (0, "")
+        self._known = (-_SECOND_US, "")  # a second, in microseconds, and its text
 
-    def now(self) -> str:
-        """Return the time now as RFC 3339, to the microsecond."""
-        second, micros = divmod(time.time_ns() // 1000, _SECOND_US)
-        known = self._known  # read once: other threads replace it
-        if known[0] != second:
-            known = self._known = (second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S."))
-        return f"{known[1]}{micros:06d}Z"
+    def text(self, time_us: int) -> str:
+        """Return microseconds since the epoch as RFC 3339, with all their digits."""
+        second_us, text = self._known  # read once: other threads replace it
+        micros = time_us - second_us
+        if not 0 <= micros < _SECOND_US:
+            second, micros = divmod(time_us, _SECOND_US)
+            text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+            self._known = (second * _SECOND_US, text)
+        return f"{text}{_THREE_DIGITS[micros // 1000]}{_THREE_DIGITS[micros % 1000]}Z"
 
 
-_now = _Clock().now
+_moment = Moments().text
 
 
 def encode_event(
@@ -59,6 +62,8 @@ def encode_event(
 ) -> bytes:
     """Return the event as msgpack; without a `timestamp` it happened now.
 
+    With an id alone no time is in it: the sidecar gives one, and the same id tracked again is the same event.
+
     Raises TypeError for an argument of another type, ValueError for what can't be written as msgpack at all.
     """
     if type(user_id) is not str or type(event_type) is not str:
@@ -69,7 +74,11 @@ def encode_event(
         _check_strings(id=event_id or "", source=source or "")
     if properties and Decimal in map(type, properties.values()):
         properties = {name: _number(name, value) for name, value in properties.items()}
-    moment = _now() if timestamp is None else _time_text(timestamp)
+    moment = None
+    if timestamp is not None:
+        moment = _time_text(timestamp)
+    elif event_id is None:
+        moment = _moment(time.time_ns() // 1000)
     try:
         encoded = _encode(_Event(user_id, event_type, units, moment, event_id, source, properties or None))
     except OverflowError:

@@ -95,7 +95,8 @@ class Meter:
     ) -> None:
         """Queue an event and return at once; `more` are further properties. It happened at `timestamp`, or now.
 
-        With an `id` and a `timestamp` the app may track it again, in any process, and it counts once.
+        With an `id` the app may track it again, in any process, and it counts once: for as long as events are kept
+        when the `timestamp` is the same too, else in 35 days, and then it happened when the sidecar first took it.
 
         Raises TypeError for an argument of another type (a float is no exact number of units), RuntimeError after
         `close`, QueueFullError as `when_full` says. What the values may be is the sidecar's to judge: `on_rejected`.

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sidecar.client.encoding import body_of, encode_event, events_of, shown
+from sidecar.client.encoding import Moments, body_of, encode_event, events_of, shown
 from sidecar.contract.units import NANO, from_decimal
 from sidecar.reading import Terms, read
 from tests.sidecar.support import NOW_US, TERMS, read_json
@@ -82,6 +82,19 @@ def test_the_time_now_is_read_as_now() -> None:
     (event,) = read("application/msgpack", body_of([encoded]), terms).events
     assert abs(event.time_us - now_us) < 60_000_000
     assert event.time_us > NOW_US
+
+
+def test_an_id_alone_goes_without_a_time_so_that_the_same_id_is_the_same_event() -> None:
+    assert "timestamp" not in shown(encode_event("u", "e", 1, "id", None, None, None))
+    assert shown(encode_event("u", "e", 1, "id", None, NOW, None))["timestamp"] == NOW.isoformat()
+    assert "timestamp" in shown(encode_event("u", "e", 1, None, "source", None, None))
+
+
+def test_the_time_has_all_its_digits_in_every_second() -> None:
+    moments = Moments()
+    for time_us in (0, 1, 999_999, 1_000_000, 1_753_090_461_007_003, 1_753_090_461_070_030, 1_753_090_460_999_999):
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time_us)
+        assert moments.text(time_us) == moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 @settings(max_examples=30, deadline=None)

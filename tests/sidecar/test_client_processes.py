@@ -216,6 +216,17 @@ def test_an_app_that_ends_has_sent_everything(sidecar: Sidecar) -> None:
     assert {user: events for user, (_, events) in sidecar.counted().items()} == {"cus_1": 1500, "late": 1}
 
 
+def test_an_id_that_is_tracked_again_counts_once_even_by_another_process(sidecar: Sidecar) -> None:
+    for scheme, expected in (("stream", (1, 0)), ("unix", (0, 1))):
+        meter = Meter(sidecar.address(scheme))
+        meter.track("cus_1", "api_call", id="job-7")
+        assert meter.flush(READY_S)
+        assert (meter.stats.accepted, meter.stats.duplicates) == expected
+        assert meter.close()
+    sidecar.end()
+    assert sidecar.counted() == {"cus_1": (Decimal(1), 1)}
+
+
 def test_an_app_ends_in_time_without_a_sidecar(tmp_path: Path) -> None:
     began_at = time.monotonic()
     done = run_app(ENDING.replace("20.0", "0.2"), f"stream://{tmp_path}/nobody.sock", "return")
