@@ -1,8 +1,10 @@
 """Removes the keys of generations that were replaced, once nobody can still be reading them (rule 5)."""
 
+from itertools import groupby
 from typing import Final
 
 from flusher.clock import Clock
+from flusher.nodes import Place
 from flusher.source import Source
 from sidecar.contract import keys
 
@@ -20,7 +22,7 @@ class Janitor:
         self._clock = clock
         self._grace_s = grace_s
         self._interval_s = interval_s
-        self._cursor = b"0"
+        self._place = Place()
         self._cleaned_at = clock.monotonic_s()
         self._strange_since: dict[tuple[int, str], float] = {}
 
@@ -33,11 +35,11 @@ class Janitor:
         removed = 0
         kept: dict[tuple[int, str], bool] = {}  # asked once a generation: it may have a million keys
         for _ in range(SCANS_PER_CLEANING):
-            self._cursor, names = self._source.command("SCAN", self._cursor, "MATCH", "{t*", "COUNT", SCAN_COUNT)
-            old = [name for name in names if self._is_old(name, kept, now_s)]
-            if old:
-                removed += int(self._source.command("UNLINK", *old))
-            if self._cursor in {b"0", 0}:
+            self._place, names = self._source.scan(self._place, "{t*", SCAN_COUNT)
+            old = sorted(name for name in names if self._is_old(name, kept, now_s))
+            for _, together in groupby(old, keys.generation_of):  # what a cluster has in one slot
+                removed += int(self._source.command("UNLINK", *together))
+            if self._place == Place():
                 break
         return removed
 

@@ -2,26 +2,24 @@
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self, cast
 
 import msgspec
-import redis
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
-from redis.retry import Retry
+from redis.exceptions import AskError, NoScriptError, RedisError
 
 from flusher.entry import Entry, decode_entry
+from flusher.nodes import Nodes, Place
 from sidecar.contract import keys, scripts
 from sidecar.contract.asking import Asking
 from sidecar.contract.codec import Position, decode_position
 from sidecar.contract.codes import TaximeterError, TryAgainError
 from sidecar.contract.meters import Amount, Counter
 from sidecar.contract.scripts import Call, DayTotals, StagedHash
+from sidecar.contract.slots import Servers
 from sidecar.contract.units import join
 
-TIMEOUT_S: Final = 15
 CHUNK_ENTRIES: Final = 32
 CHUNK_FIELDS: Final = 4_000
 STAGED_TTL_S: Final = 600  # kept while totals are written
@@ -77,55 +75,76 @@ def random_generation() -> str:
 
 
 class Source:
-    """A client of one Redis. Raises TryAgainError `redis_unavailable` from every method when it does not answer."""
+    """A client of one Redis, or of a cluster.
 
-    def __init__(self, client: redis.Redis) -> None:
-        """Use a client that never repeats a command by itself."""
-        self._redis = client
+    Raises TryAgainError `redis_unavailable` from every method when it does not answer, or another server has the key by
+    now; then it is asked anew where the keys are.
+    """
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
 
     @classmethod
     def connect(cls, url: str) -> Self:
-        """Return a client of the server at `url`, which is not asked yet."""
-        return cls(
-            redis.Redis.from_url(
-                url, socket_timeout=TIMEOUT_S, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0), protocol=2
-            )
-        )
+        """Return a client of the server, or the cluster, at `url`, which is not asked yet."""
+        return cls(Nodes(url))
 
     def close(self) -> None:
         """Close the connections."""
-        self._redis.close()
+        self._nodes.close()
 
-    def command(self, *arguments: Any) -> Any:
-        """Run one command that may be repeated."""
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
         try:
-            return cast("Any", self._redis).execute_command(*arguments)
+            yield
         except (RedisError, OSError) as error:
-            raise TryAgainError("redis_unavailable", f"Redis does not answer: {error}") from error
+            self._nodes.forget()
+            what = f"a slot moved: {error}" if isinstance(error, AskError) else str(error)
+            raise TryAgainError("redis_unavailable", f"Redis does not answer: {what}") from error
+
+    def command(self, *arguments: Any, at: str | None = None) -> Any:
+        """Run one command that may be repeated where its key is, or, if it has none, where the key `at` is."""
+        with self._answering():
+            return cast("Any", self._nodes.at(at or arguments[1])).execute_command(*arguments)
 
     def run(self, call: Call) -> Any:
         """Run a script that may be repeated."""
         arguments: tuple[Any, ...] = (*call.keys, *call.args)
-        try:
+        with self._answering():
+            client = self._nodes.at(call.keys[0])
             try:
-                return self._redis.evalsha(call.script.sha1, len(call.keys), *arguments)
+                return client.evalsha(call.script.sha1, len(call.keys), *arguments)
             except NoScriptError:
-                return self._redis.eval(call.script.text.decode(), len(call.keys), *arguments)
-        except (RedisError, OSError) as error:
-            raise TryAgainError("redis_unavailable", f"Redis does not answer: {error}") from error
+                return client.eval(call.script.text.decode(), len(call.keys), *arguments)
+
+    # -- the servers --------------------------------------------------------------------------------------------
+
+    def servers(self) -> Servers:
+        """Return where the keys are."""
+        with self._answering():
+            return self._nodes.servers()
+
+    def infos(self, *sections: str) -> dict[str, dict[str, Any]]:
+        """Return these sections of INFO of each server, by its address."""
+        with self._answering():
+            return self._nodes.infos(*sections)
+
+    def scan(self, place: Place, pattern: str, count: int) -> tuple[Place, list[bytes]]:
+        """Return about `count` keys behind a place, and the place behind them, which at the end is the first again."""
+        with self._answering():
+            return self._nodes.scan(place, pattern, count)
 
     def check_suitable(self) -> None:
         """Raise TaximeterError `redis_unsuitable` for a server that may evict usage, or is too old."""
-        memory = cast("dict[str, Any]", self.command("INFO", "memory"))
-        policy = str(memory.get("maxmemory_policy", "noeviction"))
-        if policy != "noeviction":
-            raise TaximeterError(
-                "redis_unsuitable", f"maxmemory-policy: expected noeviction, got {policy}; it would evict usage"
-            )
-        server = cast("dict[str, Any]", self.command("INFO", "server"))
-        version = str(server.get("redis_version", "0.0"))
-        if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN:
-            raise TaximeterError("redis_unsuitable", f"Redis: expected version 7.0 or newer, got {version}")
+        for info in self.infos("memory", "server").values():
+            policy = str(info.get("maxmemory_policy", "noeviction"))
+            if policy != "noeviction":
+                raise TaximeterError(
+                    "redis_unsuitable", f"maxmemory-policy: expected noeviction, got {policy}; it would evict usage"
+                )
+            version = str(info.get("redis_version", "0.0"))
+            if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN:
+                raise TaximeterError("redis_unsuitable", f"Redis: expected version 7.0 or newer, got {version}")
 
     # -- a shard ------------------------------------------------------------------------------------------------
 
@@ -197,8 +216,8 @@ class Source:
         fields = {"ledger": ledger, "shards": str(shards), "generation": generation}
         for producer, position in positions:
             fields[keys.position_field(producer)] = fields[keys.committed_field(producer)] = position.encode()
-        now_s = int(self.command("TIME")[0])
         name = keys.staged_state(shard, generation)
+        now_s = int(self.command("TIME", at=name)[0])
         self.run(scripts.stage([StagedHash(name, now_s + STAGED_TTL_S, fields)]))
 
     def is_staged(self, shard: int, generation: str) -> bool:
@@ -287,14 +306,11 @@ class Source:
 
     def _replace_hash(self, key: str, fields: Mapping[str, str]) -> None:
         """Replace a hash at once, so that nobody reads half of it."""
-        try:
-            with self._redis.pipeline(transaction=True) as pipeline:
-                pipeline.delete(key)
-                if fields:
-                    pipeline.hset(key, mapping=cast("Any", dict(fields)))
-                pipeline.execute()
-        except (RedisError, OSError) as error:
-            raise TryAgainError("redis_unavailable", f"Redis does not answer: {error}") from error
+        with self._answering(), self._nodes.at(key).pipeline(transaction=True) as pipeline:
+            pipeline.delete(key)
+            if fields:
+                pipeline.hset(key, mapping=cast("Any", dict(fields)))
+            pipeline.execute()
 
     def asking(self) -> dict[str, Asking | None]:
         """Return what producers ask for, None for what can't be read."""

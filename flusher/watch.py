@@ -1,7 +1,8 @@
 """What an outage of Postgres fills up: Redis's memory, and what waits there to be drained."""
 
-from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Iterable, Mapping
+from fractions import Fraction
+from typing import Any, Final, NamedTuple
 
 from flusher.clock import Clock
 from flusher.source import ShardState, Source
@@ -11,7 +12,10 @@ INTERVAL_S: Final = 2.0
 
 
 class Seen(NamedTuple):
-    """Redis at one moment. `memory_bytes_max` is 0 where it has no limit; `batches` wait over all shards."""
+    """Redis at one moment; of a cluster, the fullest server and all batches.
+
+    `memory_bytes_max` is 0 where it has no limit; `batches` wait over all shards.
+    """
 
     memory_bytes: int
     memory_bytes_max: int
@@ -32,9 +36,19 @@ class Watch:
         if now_s < self._due_s:
             return None
         self._due_s = now_s + INTERVAL_S
-        memory = cast("dict[str, Any]", self._source.command("INFO", "memory"))
+        used, limit = max((_memory(info) for info in self._source.infos("memory").values()), key=_fullness)
         batches = sum(waiting_batches(self._source, shard, self._source.state(shard)) for shard in shards)
-        return Seen(int(memory.get("used_memory", 0)), int(memory.get("maxmemory", 0)), batches)
+        return Seen(used, limit, batches)
+
+
+def _memory(info: Mapping[str, Any]) -> tuple[int, int]:
+    """Return what a server has used, and its limit."""
+    return int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+
+
+def _fullness(memory: tuple[int, int]) -> tuple[Fraction, int]:
+    used, limit = memory
+    return (Fraction(used, limit) if limit else Fraction(0)), used
 
 
 def waiting_batches(source: Source, shard: int, state: ShardState) -> int:

@@ -114,7 +114,7 @@ def _gauges(ingest: Ingest, api: Api, intake: Intake, serving: Serving) -> Gauge
         redis_lag_batches=lag_batches,
         redis_memory_ratio=lambda: ingest.memory.ratio,
         redis_shards_connected=lambda: sum(sender.streaming for sender in ingest.senders),
-        sending_paused=lambda: ingest.memory.paused,
+        sending_paused=lambda: bool(ingest.memory.paused),
         clock_skew_seconds=lambda: ingest.directory.clock_skew_s,
         connections=lambda: serving.connections,
         requests_in_flight=lambda: api.requests_in_flight,

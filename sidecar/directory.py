@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final, cast
 
 import msgspec
-from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from sidecar.chain import ShardJournal
@@ -24,9 +23,9 @@ from sidecar.contract.event import Identity
 from sidecar.contract.meters import Revision, decode_revision
 from sidecar.contract.proof import ANSWER_TTL_S, Answer, Question, ShardAnswer
 from sidecar.journal import Journal
-from sidecar.link import LINK_ERRORS
+from sidecar.link import LINK_ERRORS, Clients
 from sidecar.manifest import Manifest
-from sidecar.memory import MemoryWatch, memory_ratio
+from sidecar.memory import MemoryWatch, Reading, memory_ratio
 
 POLL_S: Final = 0.5
 LEAVE_POLL_S: Final = 0.05
@@ -51,7 +50,7 @@ class Directory:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Clients,
         journal: Journal,
         *,
         hold_s: float,
@@ -73,7 +72,7 @@ class Directory:
         self._path: Path = journal.directory / _METERS_FILE
         self._revisions: dict[int, Revision] = {0: Revision(0, ())}
         self._answered = ""
-        self._undrained = False
+        self._undrained: set[int] = set()  # shards of which Redis has what Postgres lacks
         self.revision = self._load()
 
     def _load(self) -> Revision:
@@ -117,8 +116,9 @@ class Directory:
 
     async def _compare_clocks(self) -> None:
         """Alarm a clock that is wrong: it decides in which period an event without a time is billed (rule 10)."""
+        redis = await self._redis.at(keys.LEDGER)
         before_us = self._wall_us()
-        seconds, microseconds = await self._redis.time()
+        seconds, microseconds = await redis.time()
         skew_s = ((before_us + self._wall_us()) / 2 - microseconds) / 1_000_000 - seconds
         if abs(skew_s) > SKEW_MAX_S >= abs(self.clock_skew_s):
             _log.error("this machine's clock is %.1f s ahead of Redis's; set both right, times are wrong", skew_s)
@@ -126,7 +126,8 @@ class Directory:
 
     async def fields(self, key: str, *fields: str) -> list[bytes | None]:
         """Return fields of a hash. Raises one of LINK_ERRORS."""
-        return cast("list[bytes | None]", await self._redis.hmget(key, list(fields)))
+        redis = await self._redis.at(key)
+        return cast("list[bytes | None]", await redis.hmget(key, list(fields)))
 
     async def _adopt(self, number: int) -> None:
         """Count new batches under the meters with this number, also after a restart without Redis."""
@@ -152,7 +153,7 @@ class Directory:
         if manifest is None:
             return
         # In this order: a flusher that retires us takes the positions away first, and answers after that (rule 14).
-        asked = await cast("asyncio.Future[bytes | None]", self._redis.hget(keys.ASKING, manifest.producer))
+        (asked,) = await self.fields(keys.ASKING, manifest.producer)
         known = await self._confirm(manifest.producer)
         await self._watch_memory()
         if known and (manifest.registered or asked is None):
@@ -181,25 +182,35 @@ class Directory:
         """Hear how far Postgres is; return whether all shards know the producer."""
         fields = (keys.position_field(producer), keys.committed_field(producer))
         clock = asyncio.get_running_loop().time
-        known, self._undrained = True, False
+        known = True
+        self._undrained.clear()
         for shard in self._journal.shards:
             position, committed = await self.fields(keys.state(shard.shard), *fields)
             known = known and position is not None
-            self._undrained = self._undrained or (position is not None and position != committed)
+            if position is not None and position != committed:
+                self._undrained.add(shard.shard)
             if committed is not None:
                 # The time is that of the answer: it was on its way when Postgres may not have had it yet (rule 12).
                 await asyncio.to_thread(shard.confirm, decode_position(committed), clock(), self._hold_s)
         return known
 
     async def _watch_memory(self) -> None:
-        """Read how full Redis is. Who may not ask does without: then it is full some day, and refuses batches."""
-        try:
-            ratio = memory_ratio(await self._redis.info("memory"))
-        except ResponseError as error:
-            if not self._memory_denied:
-                _log.warning("Redis does not say how much memory it has (+info of its ACL): %s", error)
-            self._memory_denied, ratio = True, 0.0
-        self._memory.heard(ratio, undrained=self._undrained)
+        """Read how full Redis is, each server of a cluster apart.
+
+        Who may not ask does without: then it is full some day, and refuses batches.
+        """
+        shards = {keys.state(shard.shard): shard.shard for shard in self._journal.shards}
+        readings: list[Reading] = []
+        for redis, mine in await self._redis.homes(list(shards)):
+            there = frozenset(shards[key] for key in mine)
+            try:
+                ratio = memory_ratio(await redis.info("memory"))
+            except ResponseError as error:
+                if not self._memory_denied:
+                    _log.warning("Redis does not say how much memory it has (+info of its ACL): %s", error)
+                self._memory_denied, ratio = True, 0.0
+            readings.append(Reading(ratio, there, undrained=not there.isdisjoint(self._undrained)))
+        self._memory.heard(readings)
 
     async def _ask(self, manifest: Manifest, asked: bytes | None, *, leaving: bool = False) -> None:
         since_us = await asyncio.to_thread(_assigned_since_us, self._journal.shards)
@@ -207,11 +218,12 @@ class Directory:
         said = Asking(host, manifest.ledger, manifest.predecessors, manifest.missing, since_us, leaving)
         text = msgspec.json.encode(said)
         if text != asked:
-            await cast("asyncio.Future[int]", self._redis.hset(keys.ASKING, manifest.producer, text))
+            redis = await self._redis.at(keys.ASKING)
+            await cast("asyncio.Future[int]", redis.hset(keys.ASKING, manifest.producer, text))
 
     async def _answer_proof(self) -> None:
         """Tell `taximeter verify` what this journal holds, read again from disk (rule 11)."""
-        asked = await self._redis.get(keys.PROOF_QUESTION)
+        asked = await (await self._redis.at(keys.PROOF_QUESTION)).get(keys.PROOF_QUESTION)
         manifest = self._journal.manifest
         if asked is None or manifest is None:
             return
@@ -228,8 +240,9 @@ class Directory:
         ]
         key = keys.proof_answers(question.id)
         answer = msgspec.json.encode(Answer(manifest.producer, shards))
-        await cast("asyncio.Future[int]", self._redis.hset(key, manifest.producer, answer))
-        await self._redis.expire(key, ANSWER_TTL_S)
+        redis = await self._redis.at(key)
+        await cast("asyncio.Future[int]", redis.hset(key, manifest.producer, answer))
+        await redis.expire(key, ANSWER_TTL_S)
         self._answered = question.id
 
 

@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Final, NamedTuple
 
-from redis.asyncio import Redis
-
 from sidecar.contract import keys
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.event import Event, Identity
@@ -71,7 +69,7 @@ class Ingest:
     ) -> None:
         self.journal = journal
         self.wall_us = wall_us
-        self.redis: Redis = server.client()
+        self.redis = server.clients()
         self.memory = MemoryWatch(redis_memory_high, self._hold_back)
         self.directory = Directory(
             self.redis, journal, hold_s=hold_s, wall_us=wall_us, bound=self._open_lanes, memory=self.memory
@@ -149,8 +147,8 @@ class Ingest:
         self._sending = [self._spawn(sender.run()) for sender in self.senders]
 
     def _hold_back(self) -> None:
-        for sender in self.senders:
-            sender.hold_back(paused=self.memory.paused)
+        for shard, sender in enumerate(self.senders):
+            sender.hold_back(paused=shard in self.memory.paused)
 
     def _deliver(self, shard: int, entry: Entry) -> None:
         self.senders[shard].deliver(entry)
@@ -255,7 +253,8 @@ class Ingest:
         name = keys.identity_prefix(home, generation) + claim_key(key, -1)
         try:
             async with asyncio.timeout(GRACE_S):
-                old = await self.redis.set(name, digest, nx=True, get=True, ex=self._dedupe_ttl_s)
+                redis = await self.redis.at(name)
+                old = await redis.set(name, digest, nx=True, get=True, ex=self._dedupe_ttl_s)
         except LINK_ERRORS:
             return False
         return old is not None and old != digest

@@ -79,7 +79,7 @@ class LiveUsage:
         generation, sealed = "", ""
         for _ in range(ATTEMPTS_MAX):
             call = scripts.live(shard, generation or "none", sealed, user_id, meter, windows)
-            reply = await evaluate(self._ingest.redis, call)
+            reply = await evaluate(await self._ingest.redis.at(keys.state(shard)), call)
             if reply[0] == b"ok":
                 return [*_epoch(reply[1]), *_epoch(reply[2]), *_totals(user_id, reply[3])]
             generation, sealed = reply[1].decode(), reply[2].decode()

@@ -139,7 +139,7 @@ class Sender:
         backoff_s = POLL_S
         while True:
             try:
-                link = await self._server.connect()
+                link = await self._server.connect(keys.state(self._shard))
                 try:
                     await self._stream(link)
                 finally:

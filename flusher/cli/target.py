@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from flusher.endpoints import DEFAULT_DATA_DIR, Endpoints, read_endpoints
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.settings import with_secrets
+from sidecar.contract.slots import urls_of
 
 _ENVIRONMENT: Final[dict[str, tuple[str, ...]]] = {
     "redis": ("TAXIMETER_REDIS_URL", "REDIS_URL"),
@@ -148,10 +149,9 @@ def _checked(part: str, address: str, where: str) -> str:
 
 
 def _is_url(address: str, schemes: tuple[str, ...], *, port: bool) -> bool:
-    """Say whether it is a URL of one of these schemes, and if asked for, with a port that is one."""
+    """Say whether it is a URL of one of these schemes, and if asked for, with ports that are some."""
     try:
-        parts = urlsplit(address)
-        valid = not port or parts.port != 0
+        readable = not port or urls_of(address)
+        return bool(readable) and urlsplit(address).scheme in schemes
     except ValueError:
         return False
-    return valid and parts.scheme in schemes

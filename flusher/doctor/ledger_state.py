@@ -12,6 +12,7 @@ from flusher.doctor.finding import Finding, Level, finding
 from flusher.source import ShardState, Source
 from flusher.sql import query
 from flusher.watch import waiting_batches
+from sidecar.contract import keys
 
 SKEW_MAX_S: Final = 1.0
 STALLED_S: Final = 60
@@ -59,7 +60,7 @@ def check_ledger(source: Source, connection: _Connection) -> list[Finding]:
 def check_clocks(source: Source, connection: _Connection) -> list[Finding]:
     """Return how far the clocks of Redis and Postgres are from this machine's (rule 10)."""
     before = time.time()
-    seconds, microseconds = source.command("TIME")
+    seconds, microseconds = source.command("TIME", at=keys.LEDGER)
     middle = time.time()
     (row,) = connection.execute(query("doctor_clock")).fetchall()
     after = time.time()

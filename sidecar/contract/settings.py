@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
-from urllib.parse import urlsplit
 
 from sidecar.contract.codes import TaximeterError
+from sidecar.contract.slots import urls_of
 
 VARIABLE_PREFIX: Final = "TAXIMETER_"
 # What may hold a password can also be given as the name of a file that holds it: NAME_FILE instead of NAME.
@@ -149,16 +149,14 @@ def read_path(text: str) -> Path | None:
 
 
 def read_redis_url(text: str) -> str:
-    """Return the address of a Redis."""
+    """Return the address of a Redis; of a cluster it may name several hosts, with commas between."""
     if not text.startswith(("redis://", "rediss://", "unix://")):
         scheme = text.partition("://")[0] if "://" in text else "no scheme"
         raise ValueError(f"expected redis://HOST:PORT, rediss://HOST:PORT or unix:///PATH, got {scheme}")
     try:
-        port = urlsplit(text).port
+        urls_of(text)
     except ValueError:
-        port = 0
-    if port == 0:
-        raise ValueError("expected redis://HOST:PORT, got a host or a port that can't be read")
+        raise ValueError("expected redis://HOST:PORT, got a host or a port that can't be read") from None
     return text
 
 

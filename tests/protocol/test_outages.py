@@ -25,7 +25,7 @@ from sidecar import sender
 from sidecar.app import Sidecar
 from sidecar.config import settings_from
 from sidecar.contract.codes import TryAgainError
-from sidecar.memory import MemoryWatch, memory_ratio
+from sidecar.memory import MemoryWatch, Reading, memory_ratio
 
 AT_ONCE_S = 1.0  # less than the ack deadline of two seconds
 MIB = 1 << 20
@@ -274,10 +274,10 @@ async def test_a_full_journal_refuses_and_takes_again_after_a_drain(
 
 def test_batches_stop_above_the_mark_go_on_well_below_it_and_never_wait_for_nothing() -> None:
     told: list[bool] = []
-    watch = MemoryWatch(0.85, lambda: told.append(watch.paused))
+    watch = MemoryWatch(0.85, lambda: told.append(bool(watch.paused)))
     readings = [(0.85, True), (0.86, True), (0.8, True), (0.74, True), (0.9, True), (0.9, False), (0.9, True)]
     for ratio, undrained in readings:
-        watch.heard(ratio, undrained=undrained)
+        watch.heard([Reading(ratio, frozenset({0}), undrained)])
     assert told == [True, False, True, False, True]
     assert memory_ratio({"used_memory": 3, "maxmemory": 4}) == 0.75
     assert memory_ratio({"used_memory": 3, "maxmemory": 0}) == 0.0

@@ -24,7 +24,7 @@ async def test_a_clock_that_is_wrong_is_measured_and_alarmed_once(
     def wall_us() -> int:
         return time.time_ns() // 1000 + int(ahead_s * 1_000_000)
 
-    redis = RedisServer(redis_url).client()
+    redis = RedisServer(redis_url).clients()
     journal = Journal(tmp_path, bytes_max=1 << 20, segment_bytes=1 << 16)
     directory = Directory(
         redis, journal, hold_s=0.0, wall_us=wall_us, bound=lambda: None, memory=MemoryWatch(1.0, lambda: None)

@@ -12,7 +12,7 @@ async def test_a_connection_that_goes_away_under_a_command_is_an_error_of_the_li
     redis_url: str, what: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # given a link whose connection another task, or the transport, closes while a command is under way
-    link = await RedisServer(redis_url).connect()
+    link = await RedisServer(redis_url).connect("key")
     assert await link.request("PING") == b"PONG"
 
     async def gone(*_: object, **__: object) -> None:
@@ -29,7 +29,8 @@ async def test_a_connection_that_goes_away_under_a_command_is_an_error_of_the_li
 
 
 async def test_a_client_whose_connection_goes_away_says_so(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = RedisServer(redis_url).client()
+    clients = RedisServer(redis_url).clients()
+    client = await clients.at("key")
 
     async def gone(*_: object, **__: object) -> None:
         raise RuntimeError("the handler is closed")
@@ -38,4 +39,4 @@ async def test_a_client_whose_connection_goes_away_says_so(redis_url: str, monke
     with pytest.raises(LINK_ERRORS):
         await client.get("key")
     monkeypatch.undo()
-    await client.aclose()
+    await clients.aclose()

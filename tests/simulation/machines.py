@@ -7,10 +7,10 @@ from pathlib import Path
 from threading import RLock
 from typing import Final, NamedTuple, cast
 
-import redis
 from greenlet import getcurrent
 
 from flusher.clock import Clock
+from flusher.nodes import Nodes
 from flusher.source import Source
 from flusher.worker import Worker
 from sidecar.contract.codes import TaximeterError, TryAgainError
@@ -219,7 +219,7 @@ class FlusherHost:
         process = self.process
         while True:
             try:
-                source = Source(cast("redis.Redis", BlockingClient(self._net, process)))
+                source = Source(cast("Nodes", BlockingClient(self._net, process)))
                 worker = Worker(source, MemoryLedger(self._database, process), clock=SimClock(process))
             except TryAgainError:
                 self.world.sleep(process, 0.5)

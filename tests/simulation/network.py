@@ -9,6 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from flusher.nodes import Place
 from tests.simulation.mini_redis import MiniRedis
 from tests.simulation.world import Process, World
 
@@ -115,6 +116,17 @@ class BlockingClient:
             raise RedisConnectionError("connection reset by peer")
         return reply
 
+    def at(self, _: str | bytes) -> "BlockingClient":
+        """Returns the client of the server that has a key: there is one."""
+        return self
+
+    def scan(self, place: Place, pattern: str, count: int) -> tuple[Place, list[bytes]]:
+        """Returns all keys."""
+        return Place(), self._call("SCAN", place.cursor, "MATCH", pattern, "COUNT", count)[1]
+
+    def forget(self) -> None:
+        """There is nothing to look up."""
+
     def execute_command(self, *command: Any) -> Any:
         """Runs a command; its reply has the client library's form."""
         reply = self._call(*command)
@@ -171,11 +183,11 @@ class SidecarRedis:
         self._net = net
         self._process = process
 
-    def client(self) -> "AsyncClient":
-        """Returns a client for single commands."""
+    def clients(self) -> "AsyncClient":
+        """Returns what runs single commands."""
         return AsyncClient(self._net, self._process)
 
-    async def connect(self) -> "SimLink":
+    async def connect(self, _: str) -> "SimLink":
         """Returns an ordered connection."""
         await asyncio.sleep(self._net.latency_s())
         if not self._net.reaches(self._process):
@@ -215,11 +227,16 @@ class AsyncClient:
                 error = RedisConnectionError("connection reset by peer")
         net.world.after(net.latency_s(), self._process, hear, reply, answer, error)
 
+    async def at(self, _: str | bytes) -> "AsyncClient":
+        """Returns the client of the server that has a key: there is one."""
+        return self
+
+    async def homes(self, names: list[str]) -> "list[tuple[AsyncClient, list[str]]]":
+        """Returns it with all the keys."""
+        return [(self, names)]
+
     async def hmget(self, key: str, fields: list[str]) -> Any:
         return await self._call("HMGET", key, *fields)
-
-    async def hget(self, key: str, field: str) -> Any:
-        return await self._call("HGET", key, field)
 
     async def hset(self, key: str, field: str, value: Any) -> Any:
         return await self._call("HSET", key, field, value)

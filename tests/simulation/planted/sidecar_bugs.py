@@ -169,7 +169,8 @@ def a_key_is_claimed_in_a_step_before_the_batch() -> Iterator[None]:
             if event.identity > Identity.CLAIMED or name is None:
                 continue
             marker = b"claimed:" + keys.identity_prefix(home, name) + event.key
-            if await self.redis.set(marker, event.fingerprint, nx=True, get=True, ex=3600) is not None:
+            redis = await self.redis.at(marker)
+            if await redis.set(marker, event.fingerprint, nx=True, get=True, ex=3600) is not None:
                 return Receipt(applied=True, duplicates=tuple(range(len(events))))
         return await submit(self, events, key, digest, assigned_us)
 
