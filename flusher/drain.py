@@ -125,7 +125,7 @@ class Drain:
         for entries in self._source.entries(shard, generation, sealed.token):
             for entry in entries:
                 self._hear(shard, epoch, entry, taken)
-            if sum(len(batch.events) for _, batch in taken) >= CHUNK_EVENTS:
+            if sum(batch.count for _, batch in taken) >= CHUNK_EVENTS:
                 self._insert(shard, epoch, taken)
                 taken = []
         self._insert(shard, epoch, taken)

@@ -9,6 +9,8 @@ from flusher.law import Court, Item, claim_keys
 from flusher.ledger import DataRefused, Ledger, LedgerRow
 from sidecar.contract.codec import Batch
 from sidecar.contract.codes import TaximeterError
+from sidecar.contract.columns import Columns
+from sidecar.contract.event import Event, Identity
 
 Taken = tuple[Entry, Batch]
 
@@ -35,7 +37,7 @@ class Inserter:
                 half = len(taken) // 2
                 return self.insert(taken[:half]) + self.insert(taken[half:])
             ((entry, batch),) = taken
-            refused = self._refused_places(entry, batch, range(len(batch.events)))
+            refused = self._refused_places(entry, batch, batch.events, range(batch.count))
             if not refused:
                 raise TaximeterError(
                     "invariant_broken", f"a batch is refused, none of its events is: {error}"
@@ -55,9 +57,13 @@ class Inserter:
         self._ledger.store_refused(self._shard, court.items)
         return court.items
 
-    def _refused_places(self, entry: Entry, batch: Batch, places: Sequence[int]) -> dict[int, str]:
+    def _refused_places(
+        self, entry: Entry, batch: Batch, events: Sequence[Event], places: Sequence[int]
+    ) -> dict[int, str]:
         """Return the places whose events can't be stored, with why, by halving; nothing is left behind."""
-        probe = msgspec.structs.replace(batch, claims=(), events=tuple(batch.events[place] for place in places))
+        # As events that nothing but their key is looked up by: what is probed is whether they can be stored.
+        made = [msgspec.structs.replace(events[place], identity=Identity.MADE) for place in places]
+        probe = Columns.of(made).batch(batch.shard, batch.revision, batch.accepted_at_us, batch.watermark_us)
         try:
             with self._ledger.savepoint(undo=True):
                 self._rule([(entry._replace(conflicts=()), probe)], {})
@@ -65,6 +71,6 @@ class Inserter:
             if len(places) == 1:
                 return {places[0]: error.message}
             half = len(places) // 2
-            first = self._refused_places(entry, batch, places[:half])
-            return first | self._refused_places(entry, batch, places[half:])
+            first = self._refused_places(entry, batch, events, places[:half])
+            return first | self._refused_places(entry, batch, events, places[half:])
         return {}

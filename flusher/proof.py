@@ -224,8 +224,8 @@ def _count_redis(
             if reach is None or entry.before != reach.position:
                 gaps.append(f"{entry.producer} at {entry.after.sequence} on shard {shard}")
                 continue
-            events = decode_batch(entry.record).events
-            proof.redis.add(sum(event.nanos for event in events), len(events))
+            batch = decode_batch(entry.record)
+            proof.redis.add(batch.nanos, batch.count)
             reaches[entry.producer, shard] = _Reach(entry.after, entry.running)
     detail = "every entry in Redis follows what Postgres has" if not gaps else "out of place: " + ", ".join(gaps[:5])
     # What is out of place is not taken from Redis but sent again by its journal, and is counted there.

@@ -15,6 +15,7 @@ from flusher.source import random_token
 from flusher.sql import query
 from sidecar.contract.codec import Batch, Claim, Position, Running, decode_batch
 from sidecar.contract.codes import TaximeterError
+from sidecar.contract.columns import Columns
 from sidecar.contract.event import Event, Identity
 from sidecar.contract.meters import Amount, Counter
 from sidecar.contract.units import from_decimal, to_decimal
@@ -140,9 +141,9 @@ def _batch(held: _Held) -> Batch:
         raise _still_refused(held, f"this program can't read the record either: {error}") from error
     if held.place is not None:
         batch = _one(batch, held.place)
-    if Amount(sum(event.nanos for event in batch.events), len(batch.events)) != held.amount:
+    if Amount(batch.nanos, batch.count) != held.amount:
         raise _still_refused(
-            held, f"the record reads as {len(batch.events)} events, and {held.amount.events} were quarantined"
+            held, f"the record reads as {batch.count} events, and {held.amount.events} were quarantined"
         )
     return batch
 
@@ -153,7 +154,8 @@ def _one(batch: Batch, place: int) -> Batch:
         for claim in batch.claims
         if claim.first <= place < claim.first + claim.count
     )
-    return msgspec.structs.replace(batch, claims=claims, events=batch.events[place : place + 1])
+    one = Columns.of(batch.events[place : place + 1])
+    return one.batch(batch.shard, batch.revision, batch.accepted_at_us, batch.watermark_us, claims)
 
 
 def _release(connection: psycopg.Connection[TupleRow], batch: Batch) -> None:

@@ -1,6 +1,5 @@
 """What requests are answered with: what became of events, problems after RFC 9457, and their HTTP form."""
 
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
@@ -8,7 +7,7 @@ import msgspec
 from aiohttp import web
 
 from sidecar.contract.codes import HTTP_STATUS, TaximeterError
-from sidecar.contract.event import Event, Identity
+from sidecar.contract.event import Identity
 from sidecar.errors import Unavailable
 from sidecar.ingest import Receipt
 from sidecar.reading import Reading
@@ -120,11 +119,13 @@ def problem_of(error: TaximeterError) -> Answer:
 def outcome_of(reading: Reading, receipt: Receipt) -> Outcome:
     """Return what became of each event that was read, once it was submitted."""
     results = [Result(entry.index, entry.id, entry.code, entry.message) for entry in reading.rejections]
-    for code, places in (("duplicate", receipt.duplicates), ("conflict", receipt.conflicts)):
-        results += [Result(reading.events[place].index, reading.events[place].id, code) for place in places]
+    if receipt.duplicates or receipt.conflicts:
+        ids = reading.ids()
+        results += [Result(index, ids[index], "duplicate") for index in receipt.duplicates]
+        results += [Result(index, ids[index], "conflict") for index in receipt.conflicts]
     results.sort(key=lambda result: result.index)
     return Outcome(
-        accepted=len(reading.events) - len(receipt.duplicates) - len(receipt.conflicts),
+        accepted=reading.accepted - len(receipt.duplicates) - len(receipt.conflicts),
         duplicates=len(receipt.duplicates) if receipt.applied else None,
         conflicts=len(receipt.conflicts) if receipt.applied else None,
         rejected=len(reading.rejections),
@@ -138,10 +139,10 @@ def refused_whole(reading: Reading) -> Outcome:
     return Outcome(0, 0, 0, reading.total, results)
 
 
-def applied(outcome: Outcome, events: Sequence[Event], receipt: Receipt, *, with_ids: bool) -> Answer:
+def applied(outcome: Outcome, reading: Reading, receipt: Receipt, *, with_ids: bool) -> Answer:
     """Return 200 when Redis has the events and 202 when they are only journaled."""
     ids: list[MadeId] | msgspec.UnsetType = msgspec.UNSET
     if with_ids:
-        ids = [MadeId(event.index, event.key.hex()) for event in events if event.identity in _MADE]
+        ids = [MadeId(event.index, event.key.hex()) for event in reading.events if event.identity in _MADE]
     status, code = (HTTPStatus.OK, "applied") if receipt.applied else (HTTPStatus.ACCEPTED, "journaled")
     return Answer(status, code, _encode(_Applied(code, **msgspec.structs.asdict(outcome), ids=ids)))

@@ -147,7 +147,7 @@ class Api:
             return answers.problem("no_event_accepted", detail, outcome)
         if submission.single:
             return answers.ok({"success": True})
-        return answers.applied(outcome, taken.reading.events, taken.receipt, with_ids=submission.with_ids)
+        return answers.applied(outcome, taken.reading, taken.receipt, with_ids=submission.with_ids)
 
     async def _usage(self, request: web.BaseRequest) -> Answer:
         query = queries.usage_query(request.rel_url.query, self._ingest.now_us())

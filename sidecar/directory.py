@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from sidecar.chain import ShardJournal
 from sidecar.contract import keys
 from sidecar.contract.asking import Asking
-from sidecar.contract.codec import decode_batch, decode_position
+from sidecar.contract.codec import decode_batch, decode_position, numbers
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.event import Identity
 from sidecar.contract.meters import Revision, decode_revision
@@ -269,6 +269,7 @@ def _assigned_since_us(shards: Iterable[ShardJournal]) -> int | None:
             with suppress(msgspec.DecodeError, TaximeterError):
                 batch = decode_batch(step.record)
                 found += [batch.watermark_us, batch.accepted_at_us]
-                found += [event.time_us for event in batch.events if event.identity != Identity.TIMED]
+                times_us = zip(batch.identities, numbers("q", batch.times_us), strict=True)
+                found += [time_us for identity, time_us in times_us if identity != Identity.TIMED]
             break
     return min(found, default=None)

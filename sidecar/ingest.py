@@ -4,20 +4,21 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import Final, NamedTuple
 
 from sidecar.contract import keys
 from sidecar.contract.codes import TaximeterError
-from sidecar.contract.event import Event, Identity
+from sidecar.contract.columns import Columns
+from sidecar.contract.event import Identity
 from sidecar.contract.identity import claim_key, shard_of
 from sidecar.contract.meters import Revision
 from sidecar.directory import Directory
 from sidecar.errors import JournalError, Unavailable
 from sidecar.journal import Journal
-from sidecar.lane import Entry, Lane, Part, Places
+from sidecar.lane import Entry, Lane, Part
 from sidecar.link import LINK_ERRORS, RedisServer
 from sidecar.memory import MemoryWatch
 from sidecar.sender import GRACE_S, Sender
@@ -33,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 class Receipt(NamedTuple):
-    """What became of a submission: places in it of duplicates and conflicts, known when `applied`.
+    """What became of a submission: the places in the request of duplicates and conflicts, known when `applied`.
 
     `reused`: its Idempotency-Key was used before with another body, and nothing was applied.
     """
@@ -199,12 +200,12 @@ class Ingest:
 
     async def submit(
         self,
-        events: Sequence[Event],
+        shares: Mapping[int, Columns],
         key: str | None = None,
         digest: bytes | None = None,
         assigned_us: int | None = None,
     ) -> Receipt:
-        """Make events durable and say what became of them.
+        """Make the events of a request, by shard, durable and say what became of them.
 
         With an Idempotency-Key give `key` and the `digest` of the body. `assigned_us` is what `now_us` said when events
         without a time were given one. Raises Unavailable when they are not durable.
@@ -216,32 +217,23 @@ class Ingest:
         token = next(self._tokens)
         self._assigned[token] = assigned_us
         try:
-            places: dict[int, list[int]] = {}
-            for place, event in enumerate(events):
-                places.setdefault(shard_of(event.user_id, len(self.lanes)), []).append(place)
-            if key is not None and digest is not None and len(places) > 1 and await self._reused(key, digest):
+            if key is not None and digest is not None and len(shares) > 1 and await self._reused(key, digest):
                 return Receipt(applied=True, reused=True)
-            parts = self._put(events, places, key, digest, assigned_us)
+            parts = self._put(shares, digest, assigned_us)
         finally:
             del self._assigned[token]
-        await asyncio.gather(*(part.journaled for part in parts.values()))
-        return await self._receipt(events, places, parts, keyed=key is not None)
+        for part in parts:
+            await part.journaled
+        return await self._receipt(parts, keyed=key is not None)
 
-    def _put(
-        self,
-        events: Sequence[Event],
-        places: dict[int, list[int]],
-        key: str | None,
-        digest: bytes | None,
-        assigned_us: int,
-    ) -> dict[int, Part]:
-        if any(not self.lanes[shard].takes(len(mine)) for shard, mine in places.items()):
+    def _put(self, shares: Mapping[int, Columns], digest: bytes | None, assigned_us: int) -> list[Part]:
+        if any(not self.lanes[shard].takes(len(events)) for shard, events in shares.items()):
             raise Unavailable("overloaded", "too many events wait for the journal; try again")
-        parts: dict[int, Part] = {}
-        for shard, mine in places.items():
-            share_key = claim_key(key, shard) if key is not None else None
-            parts[shard] = Part(tuple(events[place] for place in mine), share_key, digest, assigned_us)
-            self.lanes[shard].put(parts[shard])
+        parts: list[Part] = []
+        for shard, events in shares.items():
+            part = Part(events, digest, assigned_us)
+            self.lanes[shard].put(part)
+            parts.append(part)
         return parts
 
     async def _reused(self, key: str, digest: bytes) -> bool:
@@ -259,23 +251,22 @@ class Ingest:
             return False
         return old is not None and old != digest
 
-    async def _receipt(
-        self, events: Sequence[Event], places: dict[int, list[int]], parts: dict[int, Part], *, keyed: bool
-    ) -> Receipt:
-        waiting = [part.applied for part in parts.values()]
-        _, late = await asyncio.wait(waiting, timeout=self._ack_deadline_s) if waiting else (set(), set())
-        if late:
-            return Receipt(applied=False)
+    async def _receipt(self, parts: Sequence[Part], *, keyed: bool) -> Receipt:
+        waiting = [part.applied for part in parts if not part.applied.done()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=self._ack_deadline_s)
         duplicates: list[int] = []
         conflicts: list[int] = []
-        for shard, part in parts.items():
-            found: Places | None = part.applied.result()
+        reused = False
+        for part in parts:
+            found = part.applied.result() if part.applied.done() else None
             if found is None:
                 return Receipt(applied=False)
-            duplicates += [places[shard][place] for place in found[0]]
-            conflicts += [places[shard][place] for place in found[1]]
-        reused = keyed and any(events[place].identity == Identity.INDEXED for place in conflicts)
-        reused = reused or (keyed and bool(events) and len(conflicts) == len(events))
+            indices, identities = part.events.indices, part.events.identities
+            duplicates += [indices[place] for place in found[0]]
+            conflicts += [indices[place] for place in found[1]]
+            reused = reused or (keyed and any(identities[place] == Identity.INDEXED for place in found[1]))
+        reused = reused or (keyed and len(conflicts) == sum(len(part.events) for part in parts))
         return Receipt(
             applied=True, duplicates=tuple(sorted(duplicates)), conflicts=tuple(sorted(conflicts)), reused=reused
         )

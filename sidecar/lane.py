@@ -13,9 +13,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from sidecar.chain import ShardJournal
-from sidecar.contract.codec import CODEC_VERSION, Batch, Claim, decode_batch, encode_batch
+from sidecar.contract.codec import Batch, Claim, decode_batch, encode_batch
 from sidecar.contract.codes import TaximeterError
-from sidecar.contract.event import EVENTS_PER_REQUEST_MAX, Event
+from sidecar.contract.columns import Columns
+from sidecar.contract.event import EVENTS_PER_REQUEST_MAX
 from sidecar.contract.scripts import Step
 from sidecar.errors import Unavailable
 
@@ -32,10 +33,9 @@ class Part:
     conflicts; or None when Redis has not said: the events are on disk and will be applied.
     """
 
-    def __init__(self, events: tuple[Event, ...], key: bytes | None, digest: bytes | None, accepted_at_us: int) -> None:
+    def __init__(self, events: Columns, digest: bytes | None, accepted_at_us: int) -> None:
         loop = asyncio.get_running_loop()
         self.events = events
-        self.key = key
         self.digest = digest
         self.accepted_at_us = accepted_at_us
         self.journaled: asyncio.Future[None] = loop.create_future()
@@ -65,7 +65,7 @@ class Entry(NamedTuple):
     @property
     def events(self) -> int:
         """How many events it has, as far as is known."""
-        return len(self.batch.events) if self.batch is not None else 0
+        return self.batch.count if self.batch is not None else 0
 
 
 class Lane:
@@ -132,11 +132,10 @@ class Lane:
 
     async def _journal(self, parts: Sequence[Part], batch: Batch, deliver: Callable[[int, Entry], None]) -> None:
         record = encode_batch(batch)
-        nanos = sum(event.nanos for event in batch.events)
         loop = asyncio.get_running_loop()
         self._busy = True
         try:
-            step = await loop.run_in_executor(self._executor, self.journal.append, record, len(batch.events), nanos)
+            step = await loop.run_in_executor(self._executor, self.journal.append, record, batch.count, batch.nanos)
         except Unavailable as error:
             for part in parts:
                 part.fail(error)
@@ -165,13 +164,17 @@ class Lane:
         # Rule 10: parts that still wait were given times before now; the watermark stays at the oldest of those.
         oldest_us = min((part.accepted_at_us for part in self._waiting), default=now_us)
         self.watermark_us = max(self.watermark_us, min(now_us, oldest_us))
-        claims = tuple(
-            Claim(part.key, part.digest, first, len(part.events))
-            for first, part in _placed(parts)
-            if part.key is not None and part.digest is not None
-        )
-        events = tuple(event for part in parts for event in part.events)
-        return Batch(CODEC_VERSION, self.shard, revision, now_us, self.watermark_us, claims, events)
+        placed = _placed(parts)
+        claims = [
+            Claim(part.events.claim_key, part.digest, first, len(part.events))
+            for first, part in placed
+            if part.events.claim_key is not None and part.digest is not None
+        ]
+        events = parts[0].events if len(parts) == 1 else Columns()
+        if len(parts) > 1:
+            for part in parts:
+                events.extend(part.events)
+        return events.batch(self.shard, revision, now_us, self.watermark_us, claims)
 
 
 def _last_watermark_us(journal: ShardJournal) -> int:

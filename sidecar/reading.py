@@ -2,18 +2,28 @@
 
 A body becomes events in three steps: `sidecar.bodies` finds the events in it, `sidecar.fields` and
 `sidecar.properties` give each field its one canonical form, and here the event gets its time, identity and fingerprint,
-which are never made again.
+which are never made again. What events of a body have in common is worked out once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Final, NamedTuple
 
 import msgspec
 
-from sidecar.bodies import BODY_TYPES, BodyType
+from sidecar.bodies import BODY_TYPES, BodyType, Found
+from sidecar.contract.codec import Claim
 from sidecar.contract.codes import TaximeterError
-from sidecar.contract.event import EVENTS_PER_REQUEST_MAX, STRING_BYTES_MAX, Event, Identity
-from sidecar.contract.identity import KEY_BYTES, claim_key, event_key, fingerprint, indexed_key, shard_of
+from sidecar.contract.columns import Columns
+from sidecar.contract.event import (
+    EVENTS_PER_REQUEST_MAX,
+    STRING_BYTES_MAX,
+    Content,
+    Event,
+    Identity,
+    payload_fingerprint,
+)
+from sidecar.contract.identity import KEY_BYTES, claim_key, event_key_of, event_keys_begun, shard_of
 from sidecar.contract.meters import Revision
 from sidecar.fields import Refusal, event_time_us, string_problem
 from sidecar.raw import JSON, RawEvent
@@ -29,7 +39,6 @@ _CODE_OF: Final = {
     "id": "id_invalid",
     "source": "source_invalid",
 }
-_encode_payload = msgspec.msgpack.Encoder().encode
 
 
 class Terms(NamedTuple):
@@ -59,15 +68,37 @@ class Rejection(msgspec.Struct, frozen=True):
 
 
 class Reading(NamedTuple):
-    """What a body holds: the accepted events and the rejected ones, in the order of the request."""
+    """What a body holds: by shard the accepted events, in the order of the request, and the rejected ones."""
 
-    events: list[Event]
+    shares: dict[int, Columns]
     rejections: list[Rejection]
+
+    @property
+    def accepted(self) -> int:
+        """How many events were accepted."""
+        return sum(map(len, self.shares.values()))
 
     @property
     def total(self) -> int:
         """How many events the request has."""
-        return len(self.events) + len(self.rejections)
+        return self.accepted + len(self.rejections)
+
+    def ids(self) -> dict[int, str | None]:
+        """Return the ids of the accepted events by their places in the request."""
+        return {
+            index: event_id
+            for share in self.shares.values()
+            for index, event_id in zip(share.indices, share.ids_by_place(), strict=True)
+        }
+
+    @property
+    def events(self) -> list[Event]:
+        """The accepted events in the order of the request, made anew at every call."""
+        found: list[Event] = []
+        for share in self.shares.values():
+            claims = (Claim(share.claim_key, b"", 0, len(share)),) if share.claim_key is not None else ()
+            found += share.batch(0, 0, 0, 0, claims).events
+        return sorted(found, key=lambda event: event.index)
 
 
 def read(media_type: str, body: bytes, terms: Terms) -> Reading:
@@ -79,17 +110,12 @@ def read(media_type: str, body: bytes, terms: Terms) -> Reading:
     if body_type is None:
         expected = ", ".join(MEDIA_TYPES)
         raise TaximeterError("content_type_unsupported", f"Content-Type: expected one of {expected}")
-    normalise = _Normaliser(body_type, body, terms).event
-    events: list[Event] = []
-    rejections: list[Rejection] = []
-    for index, found in enumerate(body_type.events(body, terms.events_max)):
-        try:
-            if isinstance(found, Refusal):
-                raise found
-            events.append(normalise(found, index))
-        except Refusal as refusal:
-            rejections.append(_rejection(body_type, index, found, refusal))
-    return Reading(events, rejections)
+    reader = _Reader(body_type, body, terms)
+    found = body_type.events(body, terms.events_max)
+    at = 0
+    while at < len(found):  # a refusal ends a run of events that are read in one go
+        at = reader.read(found, at)
+    return Reading(reader.shares, reader.rejections)
 
 
 def _rejection(body_type: BodyType, index: int, found: RawEvent | Refusal, refusal: Refusal) -> Rejection:
@@ -106,43 +132,87 @@ def _is_plain(body: bytes) -> bool:
     return body.isascii() and b"\\" not in body and b"\x7f" not in body
 
 
-class _Normaliser:
-    """Turns the raw events of one body into events."""
+class _Known(NamedTuple):
+    """What events of one content have in common: where they go, what their keys begin with, what is fingerprinted."""
+
+    share: Columns
+    number: int
+    begun: blake2b
+    payload: tuple[str, int | str, str]
+
+
+class _Reader:
+    """Turns the raw events of one body into columns. What was worked out once is looked up for the events behind."""
 
     def __init__(self, body_type: BodyType, body: bytes, terms: Terms) -> None:
+        self.shares: dict[int, Columns] = {}
+        self.rejections: list[Rejection] = []
+        self._body_type = body_type
         self._dialect = body_type.dialect
         self._units = body_type.dialect.units
         self._plain = body_type.dialect is JSON and _is_plain(body)
         self._terms = terms
-        self._claim_keys: dict[int, bytes] = {}
+        self._known: dict[tuple[str, str, bytes, str, bytes], _Known] = {}
+        self._times_us: dict[str, int] = {}
+        self._fingerprints: dict[tuple[tuple[str, int | str, str], int | None], bytes] = {}
 
-    def event(self, raw: RawEvent, index: int) -> Event:
-        """Return the event that `raw`, at `index` of the request, means. Raises Refusal."""
-        if not self._plain:
-            _check_strings(raw)
-        event_type = raw.event_type
+    def read(self, found: Sequence[Found], first: int) -> int:
+        """Read events from place `first` up to one that is refused, or all, and return the place behind."""
+        terms, known_contents, times_us = self._terms, self._known, self._times_us
+        now_us, made = terms.now_us, _MADE if terms.idempotency_key is None else _INDEXED
+        index = first
+        try:
+            for index in range(first, len(found)):
+                raw = found[index]
+                if not isinstance(raw, RawEvent):
+                    raise raw
+                if not self._plain:
+                    _check_strings(raw)
+                timestamp = raw.timestamp
+                given_us = times_us.get(timestamp)
+                if given_us is None and timestamp:
+                    given_us = times_us[timestamp] = event_time_us(timestamp, now_us, terms.floor_us)
+                same = (raw.user_id, raw.event_type, bytes(raw.units), raw.source, bytes(raw.properties))
+                known = known_contents.get(same)
+                if known is None:
+                    known = known_contents[same] = self._know(raw)
+                share = known.share
+                if raw.id:
+                    self._identify(raw.id, known, given_us)
+                else:
+                    share.identities.append(made)
+                    if made == _MADE:
+                        share.keys.append(terms.random_bytes(KEY_BYTES))
+                share.content_of.append(known.number)
+                share.times_us.append(now_us if given_us is None else given_us)
+                share.indices.append(index)
+        except Refusal as refusal:
+            self.rejections.append(_rejection(self._body_type, index, found[index], refusal))
+        return index + 1
+
+    def _identify(self, event_id: str, known: _Known, given_us: int | None) -> None:
+        """Append what is particular to an event with an id."""
+        share, _, begun, payload = known
+        fingerprint = self._fingerprints.get((payload, given_us))
+        if fingerprint is None:
+            fingerprint = self._fingerprints[payload, given_us] = payload_fingerprint(*payload, given_us)
+        share.identities.append(_CLAIMED if given_us is None else _TIMED)
+        share.keys.append(event_key_of(begun, event_id))
+        share.fingerprints.append(fingerprint)
+        share.ids.append(event_id)
+
+    def _know(self, raw: RawEvent) -> _Known:
+        """Return what events of the content of `raw` have in common; it is added to its share. Raises Refusal."""
         units = self._units(bytes(raw.units))
         properties = self._properties(raw) if raw.properties else ""
-        terms = self._terms
-        given_us = event_time_us(raw.timestamp, terms.now_us, terms.floor_us) if raw.timestamp else None
-        if raw.id:
-            key = event_key(raw.user_id, raw.source, raw.id)
-            identity = _CLAIMED if given_us is None else _TIMED
-        else:
-            key, identity = self._made_key(raw.user_id, index)
-        return Event(
-            key,
-            fingerprint(_encode_payload((event_type, units, properties, given_us))),
-            identity,
-            index,
-            terms.now_us if given_us is None else given_us,
-            raw.user_id,
-            raw.source,
-            raw.id or None,
-            event_type,
-            units,
-            properties,
-        )
+        shard = shard_of(raw.user_id, self._terms.shards)
+        share = self.shares.get(shard)
+        if share is None:
+            key = self._terms.idempotency_key
+            share = self.shares[shard] = Columns(claim_key(key, shard) if key is not None else None)
+        share.contents.append(Content(raw.user_id, raw.source, raw.event_type, units, properties))
+        begun = event_keys_begun(raw.user_id, raw.source)
+        return _Known(share, len(share.contents) - 1, begun, (raw.event_type, units, properties))
 
     def _properties(self, raw: RawEvent) -> str:
         encoded = bytes(raw.properties)
@@ -154,17 +224,6 @@ class _Normaliser:
             field, _, rest = problem.partition(": ")
             raise Refusal("properties_invalid", field, rest)
         return properties.text
-
-    def _made_key(self, user_id: str, index: int) -> tuple[bytes, int]:
-        """Return the key of an event without an id, and its identity."""
-        terms = self._terms
-        if terms.idempotency_key is None:
-            return terms.random_bytes(KEY_BYTES), _MADE
-        shard = shard_of(user_id, terms.shards)
-        key = self._claim_keys.get(shard)
-        if key is None:
-            key = self._claim_keys[shard] = claim_key(terms.idempotency_key, shard)
-        return indexed_key(key, index), _INDEXED
 
 
 def _check_strings(raw: RawEvent) -> None:

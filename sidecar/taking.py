@@ -1,13 +1,13 @@
 """A body of events, whichever way it came, to its outcome: the one way into the ingest core."""
 
 import os
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sized
 from typing import Final, NamedTuple, Protocol
 
 from sidecar import answers
 from sidecar.answers import Outcome
 from sidecar.contract.codes import TaximeterError
-from sidecar.contract.event import Event
+from sidecar.contract.columns import Columns
 from sidecar.contract.identity import body_digest
 from sidecar.contract.meters import Revision
 from sidecar.errors import Unavailable
@@ -42,7 +42,7 @@ class Core(Protocol):
         """Return why no event can be accepted now, or None."""
 
     async def submit(
-        self, events: Sequence[Event], key: str | None, digest: bytes | None, assigned_us: int | None
+        self, shares: Mapping[int, Columns], key: str | None, digest: bytes | None, assigned_us: int
     ) -> Receipt:
         """Make events durable and say what became of them. Raises Unavailable."""
 
@@ -90,9 +90,9 @@ class Taking:
             receipt = NOTHING
             if submission.atomic and reading.rejections:
                 return self._counted(Taken(reading, receipt, answers.refused_whole(reading), refused_whole=True))
-            if reading.events:
+            if reading.shares:
                 digest = body_digest(submission.media_type, body) if submission.key is not None else None
-                receipt = await self._ingest.submit(reading.events, submission.key, digest, now_us)
+                receipt = await self._ingest.submit(reading.shares, submission.key, digest, now_us)
         finally:
             self._intake.release(len(body))
         return self._counted(Taken(reading, receipt, answers.outcome_of(reading, receipt)))
@@ -123,7 +123,7 @@ class Taking:
 
     def _counted(self, taken: Taken) -> Taken:
         if taken.receipt.reused:
-            self._metrics.events_taken("conflict", len(taken.reading.events))
+            self._metrics.events_taken("conflict", taken.reading.accepted)
             return taken
         if taken.outcome.accepted:
             self._metrics.events_taken("accepted" if taken.receipt.applied else "journaled", taken.outcome.accepted)

@@ -4,15 +4,23 @@ A batch does not hold its own number: a position is (sequence, digest of the cha
 renumbered (rule 7) keeps its records as they are.
 """
 
-from typing import Final, NamedTuple
+import sys
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from sidecar.contract.codes import TaximeterError
-from sidecar.contract.event import Event
+from sidecar.contract.event import Content, Event, Identity, payload_fingerprint
+from sidecar.contract.identity import FINGERPRINT_BYTES, KEY_BYTES, indexed_key
 from sidecar.contract.units import format_units, from_text
 
-CODEC_VERSION: Final = 1
+CODEC_VERSION: Final = 2
+
+_IDENTITIES: Final = bytes(Identity)
+_WITH_ID: Final = bytes((Identity.TIMED, Identity.CLAIMED))
 
 
 class Claim(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -35,6 +43,12 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     `version`: of this form. `shard`: where it belongs. `revision`: of the meters that it is counted under.
     `accepted_at_us`: when it was accepted, microseconds since the epoch. `watermark_us`: no time assigned after this
     record is before it (rule 10). A batch without events carries a watermark.
+
+    Events stand in columns, because what a column repeats is written once and worked on at once. `contents`: what
+    events say, each once or more. Of every event, in big-endian numbers: `content_of`, the place of its content (2
+    bytes); `times_us` (8, signed); `identities` (1); `indices`, its place in the request (2). `keys`: 16 bytes of
+    every event but INDEXED ones, whose keys follow from claim and index. `fingerprints` (8 bytes) and `ids`: of the
+    events with an id.
     """
 
     version: int
@@ -43,7 +57,79 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, gc=False):
     accepted_at_us: int
     watermark_us: int
     claims: tuple[Claim, ...]
-    events: tuple[Event, ...]
+    contents: tuple[Content, ...]
+    content_of: bytes
+    times_us: bytes
+    identities: bytes
+    indices: bytes
+    keys: bytes
+    fingerprints: bytes
+    ids: tuple[str, ...]
+
+    @property
+    def count(self) -> int:
+        """How many events it has."""
+        return len(self.identities)
+
+    @property
+    def nanos(self) -> int:
+        """The sum of the units of its events, in nanos."""
+        return sum(self.contents[place].nanos * count for place, count in self.content_counts().items())
+
+    def content_counts(self) -> Counter[int]:
+        """Return the places in `contents`, and how many events have each."""
+        return Counter(numbers("H", self.content_of))
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Its events, one by one. They are made anew at every call: ask once."""
+        claim_keys = {place: one.key for one in self.claims for place in range(one.first, one.first + one.count)}
+        keys = _pieces(self.keys, KEY_BYTES)
+        fingerprints = _pieces(self.fingerprints, FINGERPRINT_BYTES)
+        ids = iter(self.ids)
+        found: list[Event] = []
+        rows = zip(
+            self.identities,
+            numbers("H", self.indices),
+            numbers("H", self.content_of),
+            numbers("q", self.times_us),
+            strict=True,
+        )
+        for place, (identity, index, number, time_us) in enumerate(rows):
+            content = self.contents[number]
+            user_id, source, event_type = content.user_id, content.source, content.event_type
+            units, properties = content.units, content.properties
+            if identity <= Identity.CLAIMED:
+                fingerprint, event_id = next(fingerprints), next(ids)
+            else:  # its key is never another's, so there is no time in it that a repeat could differ in
+                fingerprint, event_id = payload_fingerprint(event_type, units, properties, None), None
+            key = indexed_key(claim_keys[place], index) if identity == Identity.INDEXED else next(keys)
+            found.append(
+                Event(
+                    key, fingerprint, identity, index, time_us, user_id, source, event_id, event_type, units, properties
+                )
+            )
+        return tuple(found)
+
+
+def numbers(kind: Literal["H", "q"], column: bytes) -> "array[int]":
+    """Return a column's numbers: unsigned ones of 2 bytes ("H"), or signed ones of 8 ("q")."""
+    found = array(kind, column)
+    if sys.byteorder == "little":
+        found.byteswap()
+    return found
+
+
+def column(kind: Literal["H", "q"], values: "array[int] | list[int]") -> bytes:
+    """Return numbers as a column."""
+    packed = array(kind, values)
+    if sys.byteorder == "little":
+        packed.byteswap()
+    return packed.tobytes()
+
+
+def _pieces(packed: bytes, size: int) -> Iterator[bytes]:
+    return (packed[at : at + size] for at in range(0, len(packed), size))
 
 
 class Running(NamedTuple):
@@ -81,14 +167,42 @@ def decode_batch(record: bytes) -> Batch:
     """Return the batch of these bytes.
 
     Raises TaximeterError `codec_unknown` for a version that this program does not know, and msgspec.DecodeError for
-    bytes that are no batch.
+    bytes that are no batch, or whose columns don't fit together.
     """
     # An array's first element is its version: a fixed int below 128, right behind the array header.
     if len(record) >= 2 and record[0] & 0xF0 == 0x90 and record[1] != CODEC_VERSION:
         raise TaximeterError(
             "codec_unknown", f"record: expected version {CODEC_VERSION}, got {record[1]}; update this program"
         )
-    return _decoder.decode(record)
+    batch = _decoder.decode(record)
+    problem = _problem(batch)
+    if problem:
+        raise msgspec.ValidationError(f"record: {problem}")
+    return batch
+
+
+def _problem(batch: Batch) -> str:
+    """Return what in the columns of a batch does not fit together, or nothing."""
+    count = batch.count
+    if batch.identities.translate(None, _IDENTITIES):
+        return "an identity is none"
+    with_id = count - len(batch.identities.translate(None, _WITH_ID))
+    indexed = batch.identities.count(Identity.INDEXED)
+    widths = (
+        (batch.content_of, 2 * count),
+        (batch.times_us, 8 * count),
+        (batch.indices, 2 * count),
+        (batch.keys, KEY_BYTES * (count - indexed)),
+        (batch.fingerprints, FINGERPRINT_BYTES * with_id),
+    )
+    if any(len(held) != wanted for held, wanted in widths) or len(batch.ids) != with_id:
+        return "its columns differ in length"
+    if count and max(numbers("H", batch.content_of)) >= len(batch.contents):
+        return "an event's content is missing"
+    covered = sum(batch.identities.count(Identity.INDEXED, one.first, one.first + one.count) for one in batch.claims)
+    if covered != indexed or any(one.first < 0 or one.count < 0 for one in batch.claims):
+        return "an index is under no claim, or under two"
+    return ""
 
 
 class Position(msgspec.Struct, array_like=True, frozen=True, gc=False, order=True):

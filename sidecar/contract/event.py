@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from sidecar.contract.identity import fingerprint
 from sidecar.contract.units import NANO, format_units, parse_units
 
 STRING_BYTES_MAX: Final = 256
@@ -29,13 +30,42 @@ class Identity(IntEnum):
     MADE = 3  # neither: the sidecar made the key; the chain and the primary key suffice
 
 
-class Event(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """One accepted event; encoded as an array in this order.
+_encode_payload = msgspec.msgpack.Encoder().encode
 
-    `key`: 16 bytes of identity. `fingerprint`: 8 bytes of payload, without a time that we assigned. `identity`: an
-    `Identity`. `index`: its place in the request. `time_us`: the event's time in microseconds since the epoch, UTC.
-    `id` is null when the client gave none. `units`: an int, or the shortest decimal text when it has a fraction.
-    `properties`: canonical JSON text of the flat object (keys sorted, numbers exact), or empty.
+
+class Content(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What several events of a batch may have in common; encoded as an array in this order.
+
+    `units`: an int, or the shortest decimal text when it has a fraction. `properties`: canonical JSON text of the flat
+    object (keys sorted, numbers exact), or empty.
+    """
+
+    user_id: str
+    source: str
+    event_type: str
+    units: int | str
+    properties: str
+
+    @property
+    def nanos(self) -> int:
+        """The units as nanos (`sidecar.contract.units`)."""
+        return nanos_of(self.units)
+
+
+def payload_fingerprint(event_type: str, units: int | str, properties: str, given_us: int | None) -> bytes:
+    """Return the 8 bytes by which another payload under the same identity is told apart.
+
+    `given_us` is the time that the client gave, None for one that we assigned.
+    """
+    return fingerprint(_encode_payload((event_type, units, properties, given_us)))
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One accepted event.
+
+    `key`: 16 bytes of identity. `fingerprint`: 8 bytes of payload (`payload_fingerprint`). `identity`: an `Identity`.
+    `index`: its place in the request. `time_us`: the event's time in microseconds since the epoch, UTC. `id` is None
+    when the client gave none. `user_id`, `source`, `event_type`, `units`, `properties`: as in `Content`.
     """
 
     key: bytes

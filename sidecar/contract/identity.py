@@ -11,7 +11,7 @@ from typing import Final
 KEY_BYTES: Final = 16
 FINGERPRINT_BYTES: Final = 8
 DIGEST_BYTES: Final = 16
-BEGUN_MAX: Final = 4_096  # users and requests whose part of a hash is kept: half of the work of a key
+BEGUN_MAX: Final = 4_096  # requests whose part of a hash is kept: half of the work of a key
 
 # A hasher a use, copied for every hash: an event takes two, and setting one up costs more than hashing with it.
 _EVENT: Final = blake2b(digest_size=KEY_BYTES, person=b"event")
@@ -35,12 +35,19 @@ def _prefixed(*parts: str) -> bytes:
     return b"".join([piece for part in encoded for piece in (len(part).to_bytes(4, "big"), part)])
 
 
-@lru_cache(maxsize=BEGUN_MAX)
-def _event_of(user_id: str, source: str) -> blake2b:
-    """Return the hasher of a user's events, begun: to be copied."""
+def event_keys_begun(user_id: str, source: str) -> blake2b:
+    """Return what the keys of a user's events from a source have in common: half of the work of each."""
     hasher = _EVENT.copy()
     hasher.update(_prefixed(user_id, source))
     return hasher
+
+
+def event_key_of(begun: blake2b, event_id: str) -> bytes:
+    """Return the 16 bytes that identify the event with this id, given `event_keys_begun` of its user and source."""
+    hasher = begun.copy()
+    encoded = event_id.encode()
+    hasher.update(len(encoded).to_bytes(4, "big") + encoded)
+    return hasher.digest()
 
 
 @lru_cache(maxsize=BEGUN_MAX)
@@ -52,10 +59,7 @@ def _indexed_under(claim_key: bytes) -> blake2b:
 
 def event_key(user_id: str, source: str, event_id: str) -> bytes:
     """Return the 16 bytes that identify an event with an id: (`user_id`, `source`, `id`)."""
-    hasher = _event_of(user_id, source).copy()
-    encoded = event_id.encode()
-    hasher.update(len(encoded).to_bytes(4, "big") + encoded)
-    return hasher.digest()
+    return event_key_of(event_keys_begun(user_id, source), event_id)
 
 
 def indexed_key(claim_key: bytes, index: int) -> bytes:

@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
+from sidecar.contract.codec import Batch, column, numbers
 from sidecar.contract.event import Event
 from sidecar.contract.units import NANO, NANOS_BOUND, from_decimal
 
@@ -177,6 +178,25 @@ class Revision:
                     amount.nanos += nanos
                     amount.events += 1
         return counters
+
+
+def groups_of(batch: Batch) -> tuple[dict[tuple[int, int], int], bytes]:
+    """Return how many events each group has, and the number of every event's group as a column.
+
+    A group is a content's place and a window: its events add the same to the same counters.
+    """
+    times_us = numbers("q", batch.times_us)
+    first, last = (min(times_us) // WINDOW_US, max(times_us) // WINDOW_US) if times_us else (0, 0)
+    if first == last:  # the usual case: a content is a group
+        counts = batch.content_counts()
+        return {(place, first): counts[place] for place in range(len(batch.contents))}, batch.content_of
+    found: dict[tuple[int, int], list[int]] = {}  # -> [number, events]
+    group_of: list[int] = []
+    for place, time_us in zip(numbers("H", batch.content_of), times_us, strict=True):
+        group = found.setdefault((place, time_us // WINDOW_US), [len(found), 0])
+        group[1] += 1
+        group_of.append(group[0])
+    return {group: events for group, (_, events) in found.items()}, column("H", group_of)
 
 
 def _matches(meter: Meter, properties: Mapping[str, object]) -> bool:

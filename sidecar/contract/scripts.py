@@ -5,16 +5,17 @@ Pure: a `Call` is what to run, each side runs it with its own client. All script
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import chain
 from typing import Final, Literal, NamedTuple
 
 from sidecar.contract import keys
-from sidecar.contract.codec import Batch, Position, Running
-from sidecar.contract.event import Identity, nanos_of
-from sidecar.contract.meters import WINDOW_US, Counter, Revision
+from sidecar.contract.codec import Batch, Position, Running, column, numbers
+from sidecar.contract.event import Identity
+from sidecar.contract.identity import KEY_BYTES
+from sidecar.contract.meters import Counter, Revision, groups_of
 from sidecar.contract.units import split
 
 EPOCH_EVENTS_MAX: Final = 2_000_000  # then ingest waits in the journals until the flusher has sealed
@@ -76,27 +77,19 @@ class Shard(NamedTuple):
 class _Folded:
     """A batch as counters, and how to take each of its events out of them again.
 
-    Events that add the same to the same counters are one group, and what that is, is worked out once.
+    Events of one content and one window add the same: they are one group, and what that is, is worked out once.
     """
 
     def __init__(self, batch: Batch, revision: Revision) -> None:
-        groups: dict[tuple[str, str, int, int | str, str], int] = {}
-        counts: list[int] = []
-        self._group_of: list[int] = []  # a place -> the number of its group, from 0
-        for event in batch.events:
-            same = (event.user_id, event.event_type, event.time_us // WINDOW_US, event.units, event.properties)
-            group = groups.setdefault(same, len(counts))
-            if group == len(counts):
-                counts.append(0)
-            counts[group] += 1
-            self._group_of.append(group)
+        counts, self._group_of = groups_of(batch)
         self._counters: dict[tuple[str, str, int, str], list[int]] = {}  # -> [number, nanos, events]
         self._shares: list[list[tuple[int, int]]] = []  # a group -> what one event of it adds: counter, nanos
-        for (user_id, event_type, window, units, properties), count in zip(groups, counts, strict=True):
+        for (place, window), count in counts.items():
+            content = batch.contents[place]
             mine: list[tuple[int, int]] = []
-            for meter, dimensions, nanos in revision.shares(event_type, properties, nanos_of(units)):
+            for meter, dimensions, nanos in revision.shares(content.event_type, content.properties, content.nanos):
                 new = [len(self._counters), 0, 0]
-                counter = self._counters.setdefault((user_id, meter, window, dimensions), new)
+                counter = self._counters.setdefault((content.user_id, meter, window, dimensions), new)
                 counter[1] += nanos * count
                 counter[2] += count
                 mine.append((counter[0], nanos))
@@ -104,12 +97,11 @@ class _Folded:
 
     def removals(self) -> list[bytes | str | int]:
         """Return the arguments that say how to take events out again."""
-        packed = b"".join([group.to_bytes(2, "big") for group in self._group_of])
         texts = [
             ";".join(["{} {} {} {}".format(counter, *split(-nanos)) for counter, nanos in mine])
             for mine in self._shares
         ]
-        return [packed, len(texts), *texts]
+        return [self._group_of, len(texts), *texts]
 
     def arguments(self) -> list[bytes | str | int]:
         """Return the counters as arguments."""
@@ -119,8 +111,10 @@ class _Folded:
         return out
 
 
-def _ranges(indices: Iterable[int]) -> str:
+def _ranges(indices: Sequence[int]) -> str:
     """Return ascending indices as `"0-4,7-7"`."""
+    if indices and indices[-1] - indices[0] == len(indices) - 1:
+        return f"{indices[0]}-{indices[-1]}"
     spans: list[list[int]] = []
     for index in indices:
         if spans and spans[-1][1] == index - 1:
@@ -145,28 +139,43 @@ def ingest(shard: Shard, producer: str, step: Step, batch: Batch, revision: Revi
     prefix = keys.identity_prefix(shard.number, shard.generation)
     names: list[bytes | str] = [keys.state(shard.number), *epoch]
     names += [prefix + claim.key for claim in batch.claims]
+    names += [prefix + key for key in _keys_with_ids(batch)]
     folded = _Folded(batch, revision)
     args: list[bytes | str | int] = [shard.ledger, shard.shards, shard.generation, producer]
     args += (step.before.encode(), step.after.encode(), step.running.encode(), step.record)
-    args += (len(batch.events), ttl_s, EPOCH_EVENTS_MAX, EPOCH_FIELDS_MAX)
-    args.append(len(batch.claims))
-    events = batch.events
-    for claim in batch.claims:
-        share = events[claim.first : claim.first + claim.count]
-        covered = _ranges(event.index for event in share if event.identity == Identity.INDEXED)
-        args += (claim.digest, covered, claim.first, claim.count)
-    if batch.claims:
-        indices = [event.index if event.identity == Identity.INDEXED else NOT_COVERED for event in events]
-        args.append(b"".join(index.to_bytes(2, "big") for index in indices))
-    else:
-        args.append(b"")
-    places = [place for place, event in enumerate(events) if event.identity <= Identity.CLAIMED]
-    names += [prefix + events[place].key for place in places]
-    args.append(b"".join([place.to_bytes(2, "big") for place in places]))
-    args.append(b"".join([events[place].fingerprint for place in places]))
+    args += (batch.count, ttl_s, EPOCH_EVENTS_MAX, EPOCH_FIELDS_MAX)
+    args += _claims(batch)
+    places = [place for place, identity in enumerate(batch.identities) if identity <= Identity.CLAIMED]
+    args += (column("H", places), batch.fingerprints)
     args += folded.removals() if places or batch.claims else (b"", 0)
     args += folded.arguments()
     return Call(script("ingest"), names, args)
+
+
+def _claims(batch: Batch) -> list[bytes | str | int]:
+    """Return the arguments that say what the claims of a batch cover."""
+    if not batch.claims:
+        return [0, b""]
+    indices = batch.indices
+    if batch.identities.count(Identity.INDEXED) != batch.count:
+        rows = zip(numbers("H", indices), batch.identities, strict=True)
+        indices = column("H", [index if identity == Identity.INDEXED else NOT_COVERED for index, identity in rows])
+    covered = numbers("H", indices)
+    args: list[bytes | str | int] = [len(batch.claims)]
+    for claim in batch.claims:
+        mine = [index for index in covered[claim.first : claim.first + claim.count] if index != NOT_COVERED]
+        args += (claim.digest, _ranges(mine), claim.first, claim.count)
+    args.append(indices)
+    return args
+
+
+def _keys_with_ids(batch: Batch) -> list[bytes]:
+    """Return the keys of the events with an id."""
+    found = [batch.keys[at : at + KEY_BYTES] for at in range(0, len(batch.keys), KEY_BYTES)]
+    if len(found) == len(batch.ids):
+        return found
+    with_key = [identity for identity in batch.identities if identity != Identity.INDEXED]
+    return [key for key, identity in zip(found, with_key, strict=True) if identity <= Identity.CLAIMED]
 
 
 def ingest_opaque(shard: Shard, producer: str, step: Step, events: int) -> Call:

@@ -17,7 +17,8 @@ import msgspec
 
 from sidecar import manifest as manifests
 from sidecar.contract import codec, identity, keys, meters, scripts
-from sidecar.contract.codec import Batch, Claim, Position, Running
+from sidecar.contract.codec import Claim, Position, Running
+from sidecar.contract.columns import Columns
 from sidecar.contract.event import Event, Identity
 from sidecar.contract.meters import Counter, Meter, Revision
 from sidecar.contract.proof import Answer, Question, ShardAnswer
@@ -66,8 +67,8 @@ CLAIMED = Event(
 MADE = Event(
     b"sixteen bytes ok", b"made----", Identity.MADE, 9_999, TIME_US, "cus_1", "", None, "other", "0.000000001", ""
 )
-BATCH = Batch(
-    version=1,
+EVENTS = (TIMED, CLAIMED, _indexed(0, 3), _indexed(300, -(10**15) + 1), MADE, TIMED)
+BATCH = Columns.of(EVENTS).batch(
     shard=0,
     revision=7,
     accepted_at_us=TIME_US,
@@ -76,10 +77,9 @@ BATCH = Batch(
         Claim(identity.claim_key("order-77", 0), DIGEST, 2, 2),
         Claim(identity.claim_key("order-78", 0), DIGEST[::-1], 4, 0),
     ),
-    events=(TIMED, CLAIMED, _indexed(0, 3), _indexed(300, -(10**15) + 1), MADE, TIMED),
 )
-NANOS = sum(event.nanos for event in BATCH.events)
-WATERMARK = Batch(1, 3, 0, TIME_US, TIME_US, (), ())
+NANOS = sum(event.nanos for event in EVENTS)
+WATERMARK = Columns().batch(3, 0, TIME_US, TIME_US)
 START = Start(Position(41, DIGEST), Running(1_000, -5))
 POSITION = Position(2**53 + 1, DIGEST)
 RUNNING = Running(2**53 + 1, -(10**30) - 1)
@@ -110,13 +110,13 @@ MANIFEST = Manifest(
 
 def segment() -> bytes:
     """Returns a journal segment of two records."""
-    return frame(codec.encode_batch(BATCH), len(BATCH.events), NANOS) + frame(codec.encode_batch(WATERMARK), 0, 0)
+    return frame(codec.encode_batch(BATCH), BATCH.count, NANOS) + frame(codec.encode_batch(WATERMARK), 0, 0)
 
 
 def ingest_call() -> Call:
     """Returns the call that applies `BATCH` as the first of its producer."""
     before = Position(0, identity.chain_start(LEDGER, PRODUCER, 0))
-    step: Step = link(Start(before, Running(0, 0)), codec.encode_batch(BATCH), len(BATCH.events), NANOS)
+    step: Step = link(Start(before, Running(0, 0)), codec.encode_batch(BATCH), BATCH.count, NANOS)
     call = scripts.ingest(Shard(LEDGER, 1, 0, GENERATION), PRODUCER, step, BATCH, REVISION, 86_400)
     args = list(call.args)
     args[10:12] = 1_000, 1_000  # the limits of an epoch may change at any time

@@ -32,7 +32,7 @@ class Producer:
         """Returns the step that `batch` would be."""
         record = encode_batch(batch)
         after = Position(self.position.sequence + 1, chain_next(self.position.digest, record))
-        running = self.running.plus(len(batch.events), sum(event.nanos for event in batch.events))
+        running = self.running.plus(batch.count, batch.nanos)
         return Step(self.position, after, running, record)
 
     def advance(self, step: Step) -> None:

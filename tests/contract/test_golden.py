@@ -5,6 +5,8 @@ write the files anew only for a form that nobody has stored yet.
 """
 
 import json
+import struct
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -18,31 +20,16 @@ from sidecar.manifest import VERSION as MANIFEST_VERSION
 from sidecar.segment import Cursor
 from tests.contract import forms
 from tests.contract.forms import BATCH, FORMS, NANOS, START, WATERMARK, WRITTEN, Form, golden
-from tests.contract.independent import Framed, chained, read_segment, unpack
+from tests.contract.independent import Framed, chained, pack, read_segment, unpack
 from tests.contract.store import Store
 
-E1 = (
-    bytes.fromhex("ba78de3a9fd35c97ea2ca303ac6575be"),
-    b"\x00\x01\x02\x03\xfc\xfd\xfe\xff",
-    0,
-    0,
-    1_753_090_461_000_000,
-    "cus_123456",
-    "eu",
-    "e-1",
-    "api_call",
-    1,
-    '{"n":1.5,"ok":true,"region":"eu"}',
-)
+E1 = bytes.fromhex("ba78de3a9fd35c97ea2ca303ac6575be")
 CLAIMED = bytes.fromhex("1404344029b93cbb453eb97e7a2deb89")
-INDEX_0, INDEX_300 = (
-    bytes.fromhex("083eaa1d2fba21b27cc1d076746640cf"),
-    bytes.fromhex("fd7379f3ff0203c1333e328a1318f6ac"),
-)
 JULY_US = 1_753_090_461_123_456
 # The golden batch, written out: nothing here comes from the product.
+E1_FINGERPRINT = b"\x00\x01\x02\x03\xfc\xfd\xfe\xff"
 PLAIN_BATCH = (
-    1,
+    2,
     0,
     7,
     JULY_US,
@@ -52,15 +39,26 @@ PLAIN_BATCH = (
         (bytes.fromhex("55ce6ebac2b9af0cc3014044df623d71"), bytes(range(16))[::-1], 4, 0),
     ),
     (
-        E1,
-        (CLAIMED, b"claimed!", 1, 1, JULY_US, "ユーザー", "", "ü", "api_call", "-999999999999999.999999999", ""),
-        (INDEX_0, b"indexed!", 2, 0, JULY_US, "cus_1", "", None, "call", 3, ""),
-        (INDEX_300, b"indexed!", 2, 300, JULY_US, "cus_1", "", None, "call", -999_999_999_999_999, ""),
-        (b"sixteen bytes ok", b"made----", 3, 9_999, JULY_US, "cus_1", "", None, "other", "0.000000001", ""),
-        E1,
+        ("cus_123456", "eu", "api_call", 1, '{"n":1.5,"ok":true,"region":"eu"}'),
+        ("ユーザー", "", "api_call", "-999999999999999.999999999", ""),
+        ("cus_1", "", "call", 3, ""),
+        ("cus_1", "", "call", -999_999_999_999_999, ""),
+        ("cus_1", "", "other", "0.000000001", ""),
     ),
+    bytes.fromhex("0000 0001 0002 0003 0004 0000"),
+    struct.pack(">6q", 1_753_090_461_000_000, JULY_US, JULY_US, JULY_US, JULY_US, 1_753_090_461_000_000),
+    bytes([0, 1, 2, 2, 3, 0]),
+    struct.pack(">6H", 0, 1, 0, 300, 9_999, 0),
+    E1 + CLAIMED + b"sixteen bytes ok" + E1,
+    E1_FINGERPRINT + b"claimed!" + E1_FINGERPRINT,
+    ("e-1", "ü", "e-1"),
 )
-PLAIN_WATERMARK = (1, 3, 0, JULY_US, JULY_US, (), ())
+# What the keys of its indexed events are, which it does not hold.
+INDEX_0, INDEX_300 = (
+    bytes.fromhex("083eaa1d2fba21b27cc1d076746640cf"),
+    bytes.fromhex("fd7379f3ff0203c1333e328a1318f6ac"),
+)
+PLAIN_WATERMARK = (2, 3, 0, JULY_US, JULY_US, (), (), b"", b"", b"", b"", b"", b"", ())
 
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.file)
@@ -96,6 +94,14 @@ def test_another_msgpack_reads_the_records() -> None:
     assert unpack(golden("watermark.bin")) == PLAIN_WATERMARK
 
 
+def test_what_the_record_leaves_out_follows_from_the_rest() -> None:
+    events = decode_batch(golden("batch.bin")).events
+    assert [event.key for event in events] == [E1, CLAIMED, INDEX_0, INDEX_300, b"sixteen bytes ok", E1]
+    # msgpack of ["call", 3, "", nil], by a hash that shares no code
+    payload = pack(["call", 3, "", None])
+    assert events[2].fingerprint == blake2b(payload, digest_size=8, person=b"fingerprint").digest()
+
+
 def test_struct_and_zlib_read_the_segment() -> None:
     assert read_segment(golden("segment.bin")) == [
         Framed(6, NANOS, golden("batch.bin")),
@@ -115,7 +121,7 @@ def test_the_product_reads_the_segment(tmp_path_factory: pytest.TempPathFactory)
     # the chain, by a hash that shares no code, and as it has always been
     records = [golden("batch.bin"), golden("watermark.bin")]
     assert steps[1].after.digest == chained(START.position.digest, records)
-    assert steps[1].after.digest.hex() == "4b64dd3d467a09bbfdb7ebf347775432"
+    assert steps[1].after.digest.hex() == "5c797c40d700988a7b645d45c1d9403d"
 
 
 def test_json_reads_what_is_json() -> None:
@@ -221,6 +227,6 @@ def test_the_golden_call_is_applied_as_it_always_was(store: Store) -> None:
         b"{t1:0}gen-AB_1:index": sorted((stem.encode(), 0.0) for stem in stems),
         prefix + bytes.fromhex("efdaed3789a885df304ce5c355d5dbde"): bytes(range(16)) + b"0-0,300-300",
         prefix + bytes.fromhex("55ce6ebac2b9af0cc3014044df623d71"): bytes(range(16))[::-1],
-        prefix + E1[0]: E1[1],
+        prefix + E1: E1_FINGERPRINT,
         prefix + CLAIMED: b"claimed!",
     }

@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.contract import codec, identity, keys, scripts
 from sidecar.contract.asking import Asking, Missing
-from sidecar.contract.event import Event, Identity
+from sidecar.contract.event import Content, Identity
 from sidecar.contract.meters import Meter
 from sidecar.contract.proof import Answer, Question, ShardAnswer
 from sidecar.manifest import Chain, Manifest
@@ -97,13 +97,13 @@ def test_every_field_of_the_state_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [codec.Batch, codec.Claim, Event, Meter, Question, Answer, ShardAnswer, Manifest, Chain, Asking, Missing]
+    "kind", [codec.Batch, codec.Claim, Content, Meter, Question, Answer, ShardAnswer, Manifest, Chain, Asking, Missing]
 )
 def test_every_field_of_every_form_is_named(kind: type[msgspec.Struct]) -> None:
     assert {field for field in kind.__struct_fields__ if not re.search(rf"\b{field}\b", README)} == set()
 
 
-@pytest.mark.parametrize("kind", [codec.Batch, codec.Claim, Event])
+@pytest.mark.parametrize("kind", [codec.Batch, codec.Claim, Content])
 def test_elements_of_the_record_stand_in_their_order(kind: type[msgspec.Struct]) -> None:
     (_, _, table) = README.partition(f"| # | {kind.__name__} |")
     rows = re.findall(r"^\| ([\d, ]+) \| (`[^|]*`) \|", table.partition("\n\n")[0], re.MULTILINE)
@@ -122,7 +122,7 @@ def test_every_identity_and_every_hash_is_named() -> None:
 
 
 def test_the_versions_are_those_in_force() -> None:
-    assert (keys.CONTRACT_VERSION, keys.PREFIX, codec.CODEC_VERSION) == (1, "t1", 1)
+    assert (keys.CONTRACT_VERSION, keys.PREFIX, codec.CODEC_VERSION) == (1, "t1", 2)
     assert "`CONTRACT_VERSION`" in README
     assert "`CODEC_VERSION`" in README
 

@@ -23,7 +23,7 @@ def opaque(
 ) -> Call:
     """Returns the call that takes a batch on."""
     shard = Shard(ledger, shards, 0, generation)
-    return scripts.ingest_opaque(shard, producer.name, producer.step(batch), len(batch.events))
+    return scripts.ingest_opaque(shard, producer.name, producer.step(batch), batch.count)
 
 
 def test_an_opaque_batch_moves_the_position_and_counts_nothing(store: Store, producer: Producer) -> None:

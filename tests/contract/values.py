@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import msgspec
 from hypothesis import strategies as st
 
-from sidecar.contract.codec import CODEC_VERSION, Batch, Claim
+from sidecar.contract.codec import Batch, Claim
+from sidecar.contract.columns import Columns
 from sidecar.contract.event import Event, Identity, compact_units
-from sidecar.contract.identity import claim_key, event_key, fingerprint, indexed_key
+from sidecar.contract.identity import claim_key, event_key, fingerprint, indexed_key, shard_of
 from sidecar.contract.units import NANO, NANOS_BOUND
 
 JULY_US = 1_753_090_461_000_000  # 2025-07-21T09:34:21Z
@@ -64,4 +66,16 @@ def a_claim(key: str, events: Sequence[Event], *, digest: bytes = b"d" * 16, fir
 
 def a_batch(events: Sequence[Event], claims: Sequence[Claim] = (), *, revision: int = 0) -> Batch:
     """Returns a batch of shard 0, accepted in July."""
-    return Batch(CODEC_VERSION, 0, revision, JULY_US, JULY_US, tuple(claims), tuple(events))
+    return Columns.of(events).batch(0, revision, JULY_US, JULY_US, claims)
+
+
+def shares(events: Sequence[Event], shards: int = 1, key: str | None = None) -> dict[int, Columns]:
+    """Returns a request as it is submitted: its events by shard. Those that have no index yet get their place."""
+    found: dict[int, list[Event]] = {}
+    for place, event in enumerate(events):
+        placed = event if event.identity == Identity.INDEXED else msgspec.structs.replace(event, index=place)
+        found.setdefault(shard_of(event.user_id, shards), []).append(placed)
+    columns = {shard: Columns.of(mine) for shard, mine in found.items()}
+    for shard, mine in columns.items():
+        mine.claim_key = claim_key(key, shard) if key is not None else None
+    return columns

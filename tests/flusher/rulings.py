@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from flusher.entry import Entry
 from flusher.law import NO_FLOOR_US, Outcome
 from sidecar.contract.codec import Batch, Claim, Position, Running
+from sidecar.contract.columns import Columns
 from sidecar.contract.event import Event, Identity
 from sidecar.contract.identity import claim_key, event_key, indexed_key
 
@@ -30,7 +31,7 @@ def an_event(identity: Identity, name: str, payload: int = 1, *, time_us: int = 
 
 def a_batch(events: Sequence[Event], claims: Sequence[Claim] = (), accepted_at_us: int = BASE_US) -> Batch:
     """Returns a batch."""
-    return Batch(1, 0, 0, accepted_at_us, accepted_at_us, tuple(claims), tuple(events))
+    return Columns.of(events).batch(0, 0, accepted_at_us, accepted_at_us, claims)
 
 
 def a_claim(key: str, count: int, digest: bytes = b"1" * 16, first: int = 0) -> Claim:

@@ -109,7 +109,9 @@ def test_a_body_that_redis_refused_does_not_take_the_key_from_the_one_that_it_kn
 @pytest.mark.parametrize("identity", [Identity.TIMED, Identity.CLAIMED, Identity.INDEXED, Identity.MADE])
 def test_an_event_at_or_below_the_floor_is_quarantined(identity: Identity) -> None:
     events = [an_event(identity, f"e-{shift}", time_us=BASE_US + shift, index=shift + 1) for shift in (-1, 0, 1)]
-    assert ruled(a_batch(events), event_floor_us=BASE_US) == [[QUARANTINED, QUARANTINED, INSERTED]]
+    indexed = identity == Identity.INDEXED
+    claims = [a_claim(f"e-{shift}", 1, first=shift + 1) for shift in (-1, 0, 1)] if indexed else []
+    assert ruled(a_batch(events, claims), event_floor_us=BASE_US) == [[QUARANTINED, QUARANTINED, INSERTED]]
 
 
 def test_what_was_accepted_at_or_below_the_floor_of_claims_is_quarantined_where_only_a_claim_knows_it() -> None:

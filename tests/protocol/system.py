@@ -20,6 +20,7 @@ from sidecar.ingest import Ingest, Receipt, wall_us
 from sidecar.journal import Journal
 from sidecar.link import RedisServer
 from sidecar.live import LiveUsage
+from tests.contract.values import shares
 
 JULY_US = 1_753_090_461_000_000  # 2025-07-21T09:34:21Z
 
@@ -126,7 +127,8 @@ class System:
         self, events: Sequence[Event], *, to: str = "a", key: str | None = None, digest: bytes | None = None
     ) -> Receipt:
         """Submits events to a sidecar."""
-        return await (await self.sidecar(to)).submit(events, key, digest)
+        ingest = await self.sidecar(to)
+        return await ingest.submit(shares(events, len(ingest.lanes), key), key, digest)
 
     async def flush(self) -> Drained:
         """Waits until Redis has all that the journals have, then drains it."""

@@ -14,7 +14,8 @@ from flusher.embedded.valkey import ValkeyServer
 from flusher.source import Source
 from flusher.worker import Worker
 from sidecar.contract import keys, scripts
-from sidecar.contract.codec import CODEC_VERSION, Batch, Position, encode_batch
+from sidecar.contract.codec import Position, encode_batch
+from sidecar.contract.columns import Columns
 from sidecar.contract.identity import chain_start
 from sidecar.contract.units import NANO
 from sidecar.journal import Journal
@@ -72,7 +73,7 @@ async def test_the_same_batch_sent_twice_is_applied_once(system: System) -> None
     source = Source.connect(system.redis_url)
     generation = source.state(0).generation
     assert generation is not None
-    batch = Batch(CODEC_VERSION, 0, 0, 1, 1, (), (an_event("e-1"),))
+    batch = Columns.of([an_event("e-1")]).batch(0, 0, 1, 1)
     step = await asyncio.to_thread(ingest.journal.shards[0].append, encode_batch(batch), 1, NANO)
     shard = scripts.Shard(manifest.ledger, 1, 0, generation)
     call = scripts.ingest(shard, manifest.producer, step, batch, ingest.revision, 60)
@@ -137,7 +138,7 @@ async def test_a_sidecar_killed_between_journal_and_redis_is_replayed_once(syste
     await system.send([an_event("e-1")])
     await system.stop("a")
     journal = Journal(system.directory / "a", bytes_max=1 << 26, segment_bytes=1 << 20)
-    batch = Batch(CODEC_VERSION, 0, 0, 1, 1, (), (an_event("e-1"), an_event("e-2")))
+    batch = Columns.of([an_event("e-1"), an_event("e-2")]).batch(0, 0, 1, 1)
     journal.shards[0].append(encode_batch(batch), 2, 2 * NANO)
     journal.close()
     # when it starts again

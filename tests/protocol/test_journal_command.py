@@ -11,7 +11,8 @@ import redis
 from flusher.cli.main import main
 from flusher.source import Source
 from sidecar.contract import keys
-from sidecar.contract.codec import CODEC_VERSION, Batch, encode_batch
+from sidecar.contract.codec import encode_batch
+from sidecar.contract.columns import Columns
 from sidecar.contract.units import NANO
 from sidecar.journal import Journal
 from sidecar.segment import frame
@@ -212,7 +213,7 @@ def append_batches(directory: Path, ids: list[str]) -> None:
     """Journals a batch for every id, as a sidecar does that has no Redis."""
     opened = Journal(directory, bytes_max=1 << 26, segment_bytes=1 << 20)
     for one in ids:
-        batch = Batch(CODEC_VERSION, 0, 0, 1, 1, (), (an_event(one),))
+        batch = Columns.of([an_event(one)]).batch(0, 0, 1, 1)
         opened.shards[0].append(encode_batch(batch), 1, NANO)
     opened.close()
 

@@ -69,7 +69,7 @@ async def test_text_that_postgres_can_not_even_be_asked_for_does_not_stop_the_sh
 async def test_a_record_that_is_no_batch_is_quarantined_whole(system: System) -> None:
     # given a record in the journal that this program can't decode
     ingest = await system.sidecar()
-    ingest.journal.shards[0].append(b"\x91\x01 not a batch", 7, 9 * NANO)
+    ingest.journal.shards[0].append(b"\x91\x02 not a batch", 7, 9 * NANO)
     # when a good batch follows and both are drained
     await system.send([an_event("e-1")])
     drained = await system.flush()

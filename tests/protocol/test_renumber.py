@@ -17,6 +17,7 @@ from sidecar.contract import keys
 from sidecar.disk import Disk
 from sidecar.errors import Unavailable
 from sidecar.ingest import Ingest
+from tests.contract.values import shares
 from tests.protocol.system import System, an_event
 from tests.protocol.test_faults import total
 from tests.protocol.test_proof import prove
@@ -69,7 +70,7 @@ async def test_it_keeps_journaling_while_nobody_registers_the_new_id(system: Sys
             break
         await asyncio.sleep(0.02)
     # when events come in
-    receipt = await ingest.submit([an_event("e-3"), an_event("e-2")])
+    receipt = await ingest.submit(shares([an_event("e-3"), an_event("e-2")], len(ingest.lanes)))
     # then they are on disk, and count once as soon as a flusher runs
     assert not receipt.applied
     assert await total(system) == 3

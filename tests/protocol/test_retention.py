@@ -72,7 +72,8 @@ async def at(system: System, days_ago: int, to: str) -> Ingest:
 
 async def take(system: System, events: list[Event], days_ago: int, to: str) -> Drained:
     """Lets a sidecar accept events as of some days ago, and brings them into Postgres."""
-    await (await at(system, days_ago, to)).submit(events)
+    await at(system, days_ago, to)
+    await system.send(events, to=to)
     return await system.flush()
 
 
@@ -132,9 +133,11 @@ async def test_claims_wait_for_the_journal_of_a_sidecar_that_is_away(system: Sys
 
 async def test_a_claim_that_comes_to_cover_more_is_kept_for_as_long_as_a_new_one(system: System) -> None:
     events = indexed([an_event(time_us=JULY_US), an_event(time_us=JULY_US + 1)], "k")
-    await (await at(system, 50, "a")).submit(events[:1], "k", b"1" * 16)
+    await at(system, 50, "a")
+    await system.send(events[:1], key="k", digest=b"1" * 16)
     await system.flush()
-    await (await at(system, 30, "a")).submit(events, "k", b"1" * 16)
+    await at(system, 30, "a")
+    await system.send(events, key="k", digest=b"1" * 16)
     await system.flush()
     give_up(system)
     assert await clean(system) == Dropped()

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +12,7 @@ import pytest
 
 from sidecar.api import Api
 from sidecar.contract.codes import TaximeterError
+from sidecar.contract.columns import Columns
 from sidecar.contract.event import Event
 from sidecar.contract.meters import Revision
 from sidecar.contract.settings import Address
@@ -21,6 +22,7 @@ from sidecar.intake import Intake
 from sidecar.listening import UnixSocket, bind_tcp
 from sidecar.live import LiveReading
 from sidecar.metrics import Metrics
+from sidecar.reading import Reading
 from sidecar.serving import Serving
 from sidecar.stream import Stream, rules_of
 from sidecar.taking import Taking
@@ -61,14 +63,18 @@ class FakeCore:
         return self.refusal
 
     async def submit(
-        self, events: Sequence[Event], key: str | None, digest: bytes | None, assigned_us: int | None
+        self, shares: Mapping[int, Columns], key: str | None, digest: bytes | None, assigned_us: int
     ) -> Receipt:
+        events = Reading(dict(shares), []).events
         self.submitted.append(Submitted(events, key, digest, assigned_us))
         await self.gate.wait()
         if self.error is not None:
             raise self.error
         self.finished += 1
-        return self.receipt
+        return self.receipt._replace(
+            duplicates=tuple(events[place].index for place in self.receipt.duplicates),
+            conflicts=tuple(events[place].index for place in self.receipt.conflicts),
+        )
 
 
 @dataclass

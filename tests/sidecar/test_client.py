@@ -109,8 +109,8 @@ async def test_rejected_and_conflicting_events_are_told_of_and_never_sent_again(
 
     async def judged(*arguments: Any) -> Receipt:
         await submit(*arguments)
-        ids = [event.id for event in served.core.submitted[-1].events]
-        duplicates, conflicts = (tuple(place for place, one in enumerate(ids) if one == what) for what in ("a", "b"))
+        events = served.core.submitted[-1].events
+        duplicates, conflicts = (tuple(one.index for one in events if one.id == what) for what in ("a", "b"))
         return Receipt(applied=True, duplicates=duplicates, conflicts=conflicts)
 
     # given four events, in however many batches: the first is refused, then a duplicate, a conflict and a good one

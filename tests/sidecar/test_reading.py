@@ -183,7 +183,7 @@ class TestBodies:
         [("application/json", b" []"), ("application/x-ndjson", b""), ("application/msgpack", b"\x90")],
     )
     def test_an_empty_batch_holds_nothing(self, media_type: str, body: bytes) -> None:
-        assert read(media_type, body, TERMS) == Reading([], [])
+        assert read(media_type, body, TERMS) == Reading({}, [])
 
     def test_a_bad_line_spoils_only_itself(self) -> None:
         lines = [b'{"user_id":"a","event_type":"t"}', b"{oops", b"", b'{"user_id":"b","event_type":"t"}\r', b"  "]

@@ -62,8 +62,8 @@ def test_json_ndjson_and_msgpack_mean_the_same(events: list[Any]) -> None:
 
     assert readings[0].rejections == []
     assert len(readings[0].events) == len(events)
-    assert readings[1] == readings[0]
-    assert readings[2] == readings[0]
+    for reading in readings[1:]:
+        assert (reading.events, reading.rejections) == (readings[0].events, [])
 
 
 @settings(deadline=None)
@@ -96,8 +96,8 @@ def test_a_cloudevent_is_the_same_event(event: dict[str, Any], event_id: str, so
 
     # Then they are one event
     assert plain.rejections == []
-    assert single == plain
-    assert batch == plain
+    assert (single.events, single.rejections) == (plain.events, [])
+    assert (batch.events, batch.rejections) == (plain.events, [])
 
 
 @settings(deadline=None)

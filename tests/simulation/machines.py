@@ -19,6 +19,7 @@ from sidecar.errors import JournalError
 from sidecar.ingest import Ingest, Receipt
 from sidecar.journal import Journal
 from sidecar.link import RedisServer
+from tests.contract.values import shares
 from tests.simulation.database import Database
 from tests.simulation.disk import MemoryDisk, Platter
 from tests.simulation.ledger import MemoryLedger
@@ -146,7 +147,7 @@ class SidecarHost:
 
         async def handle() -> Receipt:
             assigned_us = ingest.now_us()
-            return await ingest.submit(make(assigned_us), key, digest, assigned_us)
+            return await ingest.submit(shares(make(assigned_us), len(ingest.lanes), key), key, digest, assigned_us)
 
         def done(task: asyncio.Task[Receipt]) -> None:
             if not process.alive or task.cancelled():

@@ -1,17 +1,19 @@
 """Bugs planted in what a sidecar does, and in its script."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest.mock import patch
 
 from sidecar import chain, segment
 from sidecar import manifest as manifests
-from sidecar.contract import identity, keys
+from sidecar.contract import keys
 from sidecar.contract.codec import Position
-from sidecar.contract.event import Event, Identity
+from sidecar.contract.columns import Columns
+from sidecar.contract.event import Identity
 from sidecar.directory import Directory
 from sidecar.disk import Disk
 from sidecar.ingest import Ingest, Receipt
+from sidecar.reading import Reading
 from sidecar.sender import Sender
 from tests.simulation.planted.table import bug, changed_script
 
@@ -158,13 +160,13 @@ def a_key_is_claimed_in_a_step_before_the_batch() -> Iterator[None]:
 
     async def claimed(
         self: Ingest,
-        events: Sequence[Event],
+        shares: Mapping[int, Columns],
         key: str | None = None,
         digest: bytes | None = None,
         assigned_us: int | None = None,
     ) -> Receipt:
-        for event in events:
-            home = identity.shard_of(event.user_id, len(self.lanes))
+        events = [(shard, event) for shard, share in shares.items() for event in Reading({shard: share}, []).events]
+        for home, event in events:
             name = self.senders[home].generation if self.senders else None
             if event.identity > Identity.CLAIMED or name is None:
                 continue
@@ -172,7 +174,7 @@ def a_key_is_claimed_in_a_step_before_the_batch() -> Iterator[None]:
             redis = await self.redis.at(marker)
             if await redis.set(marker, event.fingerprint, nx=True, get=True, ex=3600) is not None:
                 return Receipt(applied=True, duplicates=tuple(range(len(events))))
-        return await submit(self, events, key, digest, assigned_us)
+        return await submit(self, shares, key, digest, assigned_us)
 
     with patch.object(Ingest, "submit", claimed):
         yield
