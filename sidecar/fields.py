@@ -27,6 +27,7 @@ _SECOND = re.compile(r"(\d{4})-(\d{2})-(\d{2})[Tt](\d{2}):(\d{2}):(\d{2})", re.A
 _ZONE = re.compile(r"(?:\.(\d{1,6}))?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))", re.ASCII)
 _TOO_FINE = re.compile(r"-?(0|[1-9]\d{0,14})\.\d{10,}", re.ASCII)
 _SECOND_CHARS: Final = len("2025-07-21T09:34:21")
+_MICROSECONDS_CHARS: Final = len(".123456Z")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -127,6 +128,10 @@ def time_us_of(text: str) -> int | None:
     zone = text[_SECOND_CHARS:]
     if zone == "Z":
         return second_us
+    if len(zone) == _MICROSECONDS_CHARS and zone[0] == "." and zone[-1] == "Z" and zone.isascii():
+        digits = zone[1:-1]  # the usual form of a clock
+        if digits.isdigit():
+            return second_us + int(digits)
     match = _ZONE.fullmatch(zone)
     if match is None:
         return None

@@ -166,8 +166,6 @@ class _Reader:
                 raw = found[index]
                 if not isinstance(raw, RawEvent):
                     raise raw
-                if not self._plain:
-                    _check_strings(raw)
                 timestamp = raw.timestamp
                 given_us = times_us.get(timestamp)
                 if given_us is None and timestamp:
@@ -178,6 +176,8 @@ class _Reader:
                     known = known_contents[same] = self._know(raw)
                 share = known.share
                 if raw.id:
+                    if not self._plain:
+                        _check_string("id", raw.id)
                     self._identify(raw.id, known, given_us)
                 else:
                     share.identities.append(made)
@@ -203,6 +203,9 @@ class _Reader:
 
     def _know(self, raw: RawEvent) -> _Known:
         """Return what events of the content of `raw` have in common; it is added to its share. Raises Refusal."""
+        if not self._plain:
+            for name in ("user_id", "event_type", "id", "source"):
+                _check_string(name, getattr(raw, name))
         units = self._units(bytes(raw.units))
         properties = self._properties(raw) if raw.properties else ""
         shard = shard_of(raw.user_id, self._terms.shards)
@@ -226,12 +229,10 @@ class _Reader:
         return properties.text
 
 
-def _check_strings(raw: RawEvent) -> None:
-    together = raw.user_id + raw.event_type + raw.id + raw.source
-    if together.isprintable() and (together.isascii() or len(together) * _CHARACTER_BYTES_MAX <= STRING_BYTES_MAX):
-        return  # the usual case: lengths in characters are checked already, and nothing unusual is in them
-    for name, code in _CODE_OF.items():
-        value = getattr(raw, name)
-        problem = string_problem(value) if value else None
-        if problem:
-            raise Refusal(code, name, problem)
+def _check_string(name: str, value: str) -> None:
+    """Raise Refusal for a string of an event that can't be one; that it is short in characters is checked already."""
+    if value.isprintable() and (value.isascii() or len(value) * _CHARACTER_BYTES_MAX <= STRING_BYTES_MAX):
+        return
+    problem = string_problem(value) if value else None
+    if problem:
+        raise Refusal(_CODE_OF[name], name, problem)

@@ -98,12 +98,13 @@ def committed_field(producer: str) -> str:
     return "c:" + producer
 
 
-def counter_field(counter: Counter) -> str:
-    """Return the member of the index, and the stem of the fields of the counters, of a counter.
+def counter_field(counter: tuple[str, str, int, str]) -> str:
+    """Return the member of the index, and the stem of the fields of the counters, of a `Counter`.
 
     Members of one user, and of one user and meter in the order of time, are neighbours in the index.
     """
-    return SEPARATOR.join((counter.user_id, counter.meter, f"{counter.window:08x}", counter.dimensions))
+    user_id, meter, window, dimensions = counter
+    return SEPARATOR.join((user_id, meter, f"{window:08x}", dimensions))
 
 
 def decode_counter_field(field: str) -> Counter:

@@ -15,7 +15,7 @@ from sidecar.contract import keys
 from sidecar.contract.codec import Batch, Position, Running, column, numbers
 from sidecar.contract.event import Identity
 from sidecar.contract.identity import KEY_BYTES
-from sidecar.contract.meters import Counter, Revision, groups_of
+from sidecar.contract.meters import Revision, Share, groups_of
 from sidecar.contract.units import split
 
 EPOCH_EVENTS_MAX: Final = 2_000_000  # then ingest waits in the journals until the flusher has sealed
@@ -83,31 +83,37 @@ class _Folded:
     def __init__(self, batch: Batch, revision: Revision) -> None:
         counts, self._group_of = groups_of(batch)
         self._counters: dict[tuple[str, str, int, str], list[int]] = {}  # -> [number, nanos, events]
-        self._shares: list[list[tuple[int, int]]] = []  # a group -> what one event of it adds: counter, nanos
+        self._removals: list[str] = []  # of each group
+        counters = self._counters
+        known: dict[tuple[str, int | str, str], list[tuple[Share, str]]] = {}  # what says the same adds the same
         for (place, window), count in counts.items():
             content = batch.contents[place]
-            mine: list[tuple[int, int]] = []
-            for meter, dimensions, nanos in revision.shares(content.event_type, content.properties, content.nanos):
-                new = [len(self._counters), 0, 0]
-                counter = self._counters.setdefault((content.user_id, meter, window, dimensions), new)
+            payload = (content.event_type, content.units, content.properties)
+            shares = known.get(payload)
+            if shares is None:
+                found = revision.shares(content.event_type, content.properties, content.nanos)
+                shares = [(share, "{} {} {}".format(*split(-share.nanos))) for share in found]
+                known[payload] = shares
+            removals: list[str] = []
+            for (meter, dimensions, nanos), removal in shares:
+                key = (content.user_id, meter, window, dimensions)
+                counter = counters.get(key)
+                if counter is None:
+                    counter = counters[key] = [len(counters), 0, 0]
                 counter[1] += nanos * count
                 counter[2] += count
-                mine.append((counter[0], nanos))
-            self._shares.append(mine)
+                removals.append(f"{counter[0]} {removal}")
+            self._removals.append(";".join(removals))
 
-    def removals(self) -> list[bytes | str | int]:
+    def removals(self) -> tuple[bytes, str]:
         """Return the arguments that say how to take events out again."""
-        texts = [
-            ";".join(["{} {} {} {}".format(counter, *split(-nanos)) for counter, nanos in mine])
-            for mine in self._shares
-        ]
-        return [self._group_of, len(texts), *texts]
+        return self._group_of, "|".join(self._removals)
 
     def arguments(self) -> list[bytes | str | int]:
         """Return the counters as arguments."""
         out: list[bytes | str | int] = []
         for key, (_, nanos, events) in self._counters.items():
-            out += (keys.counter_field(Counter(*key)), events, *split(nanos))
+            out += (keys.counter_field(key), events, *split(nanos))
         return out
 
 
@@ -147,7 +153,7 @@ def ingest(shard: Shard, producer: str, step: Step, batch: Batch, revision: Revi
     args += _claims(batch)
     places = [place for place, identity in enumerate(batch.identities) if identity <= Identity.CLAIMED]
     args += (column("H", places), batch.fingerprints)
-    args += folded.removals() if places or batch.claims else (b"", 0)
+    args += folded.removals() if places or batch.claims else (b"", "")
     args += folded.arguments()
     return Call(script("ingest"), names, args)
 

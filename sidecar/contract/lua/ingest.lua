@@ -13,8 +13,8 @@
 --       then: index in the request of every event, 2 bytes each, 65535 for one that no claim covers; without claims ""
 --       then: place in the batch of every event with an id, 2 bytes each; then their fingerprints, 8 bytes each
 --       then: group of every event, a number of 2 bytes from 0; empty when no event can be a repeat
---       then: groups: a number; then of each what an event of it adds, negated, to take it out again:
---       "<counter> <limb 0> <limb 1> <limb 2>" for every counter, with ";" between them
+--       then: of every group what an event of it adds, negated, to take it out again: "<counter> <limb 0> <limb 1>
+--       <limb 2>" for every counter, with ";" between them and "|" between groups
 --       then: counters, of each: member, events, limb 0, limb 1, limb 2
 --
 -- Returns {"applied", "d3,c5"}: the places of duplicates and conflicts; or one of {"closed"}, {"ledger", id, shards},
@@ -89,9 +89,7 @@ end
 
 -- A small hash is a list that every increment walks. A value of 65 bytes makes it a table for as long as it lives.
 if fields == 0 then redis.call('HSET', KEYS[3], '.', string.rep('.', 65)) end
-local group_of = ARGV[at + 3]
-local groups = at + 4
-local counters = groups + tonumber(ARGV[groups]) + 1
+local group_of, groups, counters = ARGV[at + 3], ARGV[at + 4], at + 5
 for n = counters, #ARGV, 5 do
   local member = ARGV[n]
   if redis.call('HINCRBY', KEYS[3], member .. '\31n', ARGV[n + 1]) == tonumber(ARGV[n + 1]) then
@@ -105,11 +103,13 @@ end
 
 local places_taken = {}
 if any then
+  local adds_of = {}
+  for adds in string.gmatch(groups .. '|', '([^|]*)|') do adds_of[#adds_of + 1] = adds end
   for place = 0, tonumber(ARGV[9]) - 1 do
     local how = taken[place]
     if how then
       places_taken[#places_taken + 1] = how .. place
-      local adds = ARGV[groups + 1 + number_at(group_of, place + 1)]
+      local adds = adds_of[number_at(group_of, place + 1) + 1]
       for counter, low, middle, high in string.gmatch(adds, '(%d+) ([^ ]+) ([^ ]+) ([^ ;]+)') do
         local member = ARGV[counters + 5 * tonumber(counter)]
         redis.call('HINCRBY', KEYS[3], member .. '\31n', -1)
