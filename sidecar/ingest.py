@@ -222,8 +222,10 @@ class Ingest:
             parts = self._put(shares, digest, assigned_us)
         finally:
             del self._assigned[token]
-        for part in parts:
-            await part.journaled
+        if len(parts) == 1:
+            await parts[0].journaled
+        else:
+            await asyncio.gather(*(part.journaled for part in parts))
         return await self._receipt(parts, keyed=key is not None)
 
     def _put(self, shares: Mapping[int, Columns], digest: bytes | None, assigned_us: int) -> list[Part]:

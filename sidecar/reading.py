@@ -138,7 +138,7 @@ class _Known(NamedTuple):
     share: Columns
     number: int
     begun: blake2b
-    payload: tuple[str, int | str, str]
+    payload: int
 
 
 class _Reader:
@@ -154,7 +154,6 @@ class _Reader:
         self._terms = terms
         self._known: dict[tuple[str, str, bytes, str, bytes], _Known] = {}
         self._times_us: dict[str, int] = {}
-        self._fingerprints: dict[tuple[tuple[str, int | str, str], int | None], bytes] = {}
 
     def read(self, found: Sequence[Found], first: int) -> int:
         """Read events from place `first` up to one that is refused, or all, and return the place behind."""
@@ -193,12 +192,9 @@ class _Reader:
     def _identify(self, event_id: str, known: _Known, given_us: int | None) -> None:
         """Append what is particular to an event with an id."""
         share, _, begun, payload = known
-        fingerprint = self._fingerprints.get((payload, given_us))
-        if fingerprint is None:
-            fingerprint = self._fingerprints[payload, given_us] = payload_fingerprint(*payload, given_us)
         share.identities.append(_CLAIMED if given_us is None else _TIMED)
         share.keys.append(event_key_of(begun, event_id))
-        share.fingerprints.append(fingerprint)
+        share.fingerprints.append(payload_fingerprint(payload, given_us))
         share.ids.append(event_id)
 
     def _know(self, raw: RawEvent) -> _Known:
@@ -213,9 +209,10 @@ class _Reader:
         if share is None:
             key = self._terms.idempotency_key
             share = self.shares[shard] = Columns(claim_key(key, shard) if key is not None else None)
-        share.contents.append(Content(raw.user_id, raw.source, raw.event_type, units, properties))
+        content = Content(raw.user_id, raw.source, raw.event_type, units, properties)
+        share.contents.append(content)
         begun = event_keys_begun(raw.user_id, raw.source)
-        return _Known(share, len(share.contents) - 1, begun, (raw.event_type, units, properties))
+        return _Known(share, len(share.contents) - 1, begun, content.payload_number)
 
     def _properties(self, raw: RawEvent) -> str:
         encoded = bytes(raw.properties)

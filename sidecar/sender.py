@@ -321,13 +321,8 @@ class Sender:
             # Rule 13: what the script can't digest goes on without it, and the flusher decides what it is.
             return scripts.ingest_opaque(shard, manifest.producer, entry.step, entry.events).evalsha()
         revision = await self._revision(entry.batch.revision)
-        return await asyncio.to_thread(self._ingest, shard, manifest.producer, entry.step, entry.batch, revision)
-
-    def _ingest(
-        self, shard: Shard, producer: str, step: Step, batch: Batch, revision: Revision
-    ) -> tuple[bytes | str | int, ...]:
-        """Return the command that applies a batch. It takes 10 ms a thousand events: too long for the event loop."""
-        return scripts.ingest(shard, producer, step, batch, revision, self._dedupe_ttl_s).evalsha()
+        call = scripts.ingest(shard, manifest.producer, entry.step, entry.batch, revision, self._dedupe_ttl_s)
+        return call.evalsha()
 
     async def _take(self, refused: asyncio.Event) -> Entry | None:
         """Return the next batch to send, from memory or from disk; None when the position has to be asked for."""

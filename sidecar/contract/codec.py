@@ -87,6 +87,8 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, gc=False):
         keys = _pieces(self.keys, KEY_BYTES)
         fingerprints = _pieces(self.fingerprints, FINGERPRINT_BYTES)
         ids = iter(self.ids)
+        # Without an id a repeat has the same key and so the same content: there is nothing else to tell apart.
+        unnamed = [payload_fingerprint(one.payload_number, None) for one in self.contents]
         found: list[Event] = []
         rows = zip(
             self.identities,
@@ -96,17 +98,21 @@ class Batch(msgspec.Struct, array_like=True, frozen=True, gc=False):
             strict=True,
         )
         for place, (identity, index, number, time_us) in enumerate(rows):
-            content = self.contents[number]
-            user_id, source, event_type = content.user_id, content.source, content.event_type
-            units, properties = content.units, content.properties
-            if identity <= Identity.CLAIMED:
-                fingerprint, event_id = next(fingerprints), next(ids)
-            else:  # its key is never another's, so there is no time in it that a repeat could differ in
-                fingerprint, event_id = payload_fingerprint(event_type, units, properties, None), None
-            key = indexed_key(claim_keys[place], index) if identity == Identity.INDEXED else next(keys)
+            user_id, source, event_type, units, properties = msgspec.structs.astuple(self.contents[number])
+            with_id = identity <= Identity.CLAIMED
             found.append(
                 Event(
-                    key, fingerprint, identity, index, time_us, user_id, source, event_id, event_type, units, properties
+                    indexed_key(claim_keys[place], index) if identity == Identity.INDEXED else next(keys),
+                    next(fingerprints) if with_id else unnamed[number],
+                    identity,
+                    index,
+                    time_us,
+                    user_id,
+                    source,
+                    next(ids) if with_id else None,
+                    event_type,
+                    units,
+                    properties,
                 )
             )
         return tuple(found)

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from sidecar.contract.identity import fingerprint
+from sidecar.contract.identity import FINGERPRINT_BYTES, fingerprint
 from sidecar.contract.units import NANO, format_units, parse_units
 
 STRING_BYTES_MAX: Final = 256
@@ -51,13 +51,19 @@ class Content(msgspec.Struct, array_like=True, frozen=True, gc=False):
         """The units as nanos (`sidecar.contract.units`)."""
         return nanos_of(self.units)
 
+    @property
+    def payload_number(self) -> int:
+        """The number of 64 bits that stands for what such an event says, but for its user and its time."""
+        payload = _encode_payload((self.event_type, self.units, self.properties))
+        return int.from_bytes(fingerprint(payload), "big")
 
-def payload_fingerprint(event_type: str, units: int | str, properties: str, given_us: int | None) -> bytes:
+
+def payload_fingerprint(number: int, given_us: int | None) -> bytes:
     """Return the 8 bytes by which another payload under the same identity is told apart.
 
-    `given_us` is the time that the client gave, None for one that we assigned.
+    `number` is its content's `payload_number`; `given_us` the time that the client gave, None for one that we assigned.
     """
-    return fingerprint(_encode_payload((event_type, units, properties, given_us)))
+    return ((number + (given_us or 0)) % (1 << 64)).to_bytes(FINGERPRINT_BYTES, "big")
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

@@ -43,7 +43,7 @@ def an_event_of(draw: st.DrawFn, identity: Identity, claim_key: bytes) -> Event:
         indexed_key(claim_key, index) if identity == Identity.INDEXED else draw(sixteen),
         draw(st.binary(min_size=8, max_size=8))
         if with_id
-        else payload_fingerprint(event_type, units, properties, None),
+        else payload_fingerprint(Content("", "", event_type, units, properties).payload_number, None),
         identity,
         index,
         draw(st.integers(-(2**53), 2**53)),
@@ -74,8 +74,9 @@ def some_events(draw: st.DrawFn) -> tuple[list[Event], list[Claim]]:
 @st.composite
 def some_batches(draw: st.DrawFn) -> Batch:
     events, claims = draw(some_events())
-    numbers = (st.integers(0, 1023), st.integers(0, 2**31), st.integers(0, 2**53), st.integers(0, 2**53))
-    return Columns.of(events).batch(*map(draw, numbers), claims)
+    shard, revision = draw(st.integers(0, 1023)), draw(st.integers(0, 2**31))
+    accepted_at_us, watermark_us = draw(st.integers(0, 2**53)), draw(st.integers(0, 2**53))
+    return Columns.of(events).batch(shard, revision, accepted_at_us, watermark_us, claims)
 
 
 batches = some_batches()

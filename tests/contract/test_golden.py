@@ -97,8 +97,8 @@ def test_another_msgpack_reads_the_records() -> None:
 def test_what_the_record_leaves_out_follows_from_the_rest() -> None:
     events = decode_batch(golden("batch.bin")).events
     assert [event.key for event in events] == [E1, CLAIMED, INDEX_0, INDEX_300, b"sixteen bytes ok", E1]
-    # msgpack of ["call", 3, "", nil], by a hash that shares no code
-    payload = pack(["call", 3, "", None])
+    # msgpack of ["call", 3, ""], by a hash that shares no code
+    payload = pack(["call", 3, ""])
     assert events[2].fingerprint == blake2b(payload, digest_size=8, person=b"fingerprint").digest()
 
 

@@ -86,7 +86,7 @@ class TestIdentity:
             )
         )
 
-        assert event.fingerprint.hex() == "49a8b137836d90fd"
+        assert event.fingerprint.hex() == "21df4ef1178cbb5e"
 
 
 class TestUnknownFields:

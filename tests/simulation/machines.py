@@ -147,7 +147,8 @@ class SidecarHost:
 
         async def handle() -> Receipt:
             assigned_us = ingest.now_us()
-            return await ingest.submit(shares(make(assigned_us), len(ingest.lanes), key), key, digest, assigned_us)
+            events = shares(make(assigned_us), len(ingest.lanes) or 1, key)
+            return await ingest.submit(events, key, digest, assigned_us)
 
         def done(task: asyncio.Task[Receipt]) -> None:
             if not process.alive or task.cancelled():

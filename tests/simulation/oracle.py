@@ -4,6 +4,7 @@ what is left in the stores at the end.
 The chain's hash, the frame of a record and the keys of Redis are read here by code of our own.
 """
 
+import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
@@ -341,11 +342,13 @@ def _differing(stream: Any, counters: Any) -> set[str]:
         if b"o" in entry:
             continue
         taken = {int(place[1:]) for place in entry[b"t"].split(b",") if place}
-        for place, event in enumerate(unpack(entry[b"b"])[6]):
+        contents, content_of = unpack(entry[b"b"])[6:8]
+        for place, number in enumerate(struct.unpack(f">{len(content_of) // 2}H", content_of)):
             if place not in taken:
-                figure = wanted[event[5], event[8]]
+                user_id, _, event_type, units, _ = contents[number]
+                figure = wanted[user_id, event_type]
                 figure[0] += 1
-                figure[1] += int(Decimal(event[9]) * 1_000_000_000)
+                figure[1] += int(Decimal(units) * 1_000_000_000)
     there: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
     for name, value in counters.items() if isinstance(counters, dict) else ():
         user_id, meter, _, _, suffix = name.decode().split("\x1f")
