@@ -2,8 +2,9 @@
 
 import contextlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, cast
 
 import redis
@@ -30,7 +31,8 @@ OPTIONS: Final = {
 class Node:
     """A server of the cluster."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, options: Mapping[str, str]) -> None:
+        self._options = {**OPTIONS, **options}
         self.server = self._start(directory)
         self.client = redis.Redis.from_url(self.server.url, socket_timeout=10)
         self.id: str = self.run("CLUSTER", "MYID").decode()
@@ -38,7 +40,7 @@ class Node:
     def _start(self, directory: Path) -> ValkeyServer:
         for attempt in range(ATTEMPTS_MAX):
             self.port, self._bus = _free_ports()
-            options = {**OPTIONS, "cluster-port": str(self._bus)}
+            options = {**self._options, "cluster-port": str(self._bus)}
             server = ValkeyServer(directory / str(attempt), options=options, tcp_port=self.port)
             with contextlib.suppress(TaximeterError):
                 server.start()
@@ -81,11 +83,16 @@ class Node:
 
 
 class Cluster:
-    """Three primaries with equal parts of the slots, in this order, and a replica of each that is in `replicas_of`."""
+    """Three primaries with equal parts of the slots, in this order, and a replica of each that is in `replicas_of`.
 
-    def __init__(self, directory: Path, replicas_of: Iterable[int] = ()) -> None:
-        self.primaries = [Node(directory / f"primary{number}") for number in range(PRIMARIES)]
-        self.replicas = {number: Node(directory / f"replica{number}") for number in replicas_of}
+    `options` are settings of the servers, beside `OPTIONS`.
+    """
+
+    def __init__(
+        self, directory: Path, replicas_of: Iterable[int] = (), options: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
+        self.primaries = [Node(directory / f"primary{number}", options) for number in range(PRIMARIES)]
+        self.replicas = {number: Node(directory / f"replica{number}", options) for number in replicas_of}
         bounds = [SLOTS * number // PRIMARIES for number in range(PRIMARIES + 1)]
         for number, node in enumerate(self.primaries):
             node.run("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
