@@ -1,15 +1,17 @@
 """The HTTP interface: routes, and what each request becomes.
 
-A request is a task of the sidecar's own: what was submitted is seen through even when the client has left.
+What was submitted is seen through even when the client has left: nobody cancels the task that works on it.
 """
 
 import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from contextlib import suppress
+from typing import Final, Protocol
 
 from aiohttp import web
+from multidict import CIMultiDictProxy
 
 from sidecar import answers, queries
 from sidecar.answers import Answer
@@ -22,6 +24,9 @@ from sidecar.metrics import CONTENT_TYPE, Metrics
 from sidecar.openapi import document
 from sidecar.reading import MEDIA_TYPES
 from sidecar.taking import KEY_REUSED, Core, Submission, Taking
+
+EVENTS: Final = "/v1/events"
+TRACK: Final = "/track"
 
 _log = logging.getLogger(__name__)
 
@@ -38,16 +43,18 @@ class Api:
 
     def __init__(self, ingest: Core, live: Usage, intake: Intake, metrics: Metrics, taking: Taking) -> None:
         self.stopping = False
+        self.body_bytes_max = intake.body_bytes_max
         self._ingest = ingest
         self._live = live
         self._intake = intake
         self._metrics = metrics
         self._taking = taking
-        self._owned: set[asyncio.Task[Answer]] = set()
+        self.requests_in_flight = 0
+        self._finished = asyncio.Event()
         self._openapi = answers.ok(document())
         self._routes: dict[str, dict[str, Callable[[web.BaseRequest], Awaitable[Answer]]]] = {
-            "/v1/events": {"POST": self._events},
-            "/track": {"POST": self._track},
+            EVENTS: {"POST": self._events},
+            TRACK: {"POST": self._track},
             "/v1/usage": {"GET": self._usage},
             "/livez": {"GET": self._livez},
             "/readyz": {"GET": self._readyz},
@@ -55,35 +62,39 @@ class Api:
             "/openapi.json": {"GET": self._describe},
         }
 
-    @property
-    def requests_in_flight(self) -> int:
-        """How many requests are being worked on."""
-        return len(self._owned)
-
     async def finish(self, deadline_s: float) -> None:
         """Refuse new requests from now on, and wait for those under way, but not longer than this."""
         self.stopping = True
-        if self._owned:
-            await asyncio.wait(self._owned, timeout=deadline_s)
+        if self.requests_in_flight:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(deadline_s):
+                    await self._finished.wait()
 
     async def handle(self, request: web.BaseRequest, guard: Guard | None) -> web.StreamResponse:
         """Answer one request of a listener; `guard` is None where everybody who can connect may."""
-        task = asyncio.create_task(self._guarded(request, guard))
-        self._owned.add(task)
-        task.add_done_callback(self._owned.discard)
-        await asyncio.wait((task,))
-        error = task.exception()
-        if error is None:
-            answer = task.result()
-        elif isinstance(error, TaximeterError):
+        answer = await self._answered(self._guarded(request, guard), request.path)
+        return (answer if request.content.at_eof() else answer._replace(close=True)).response()
+
+    async def take(self, submission: Submission, body: bytes) -> Answer:
+        """Answer a usual request (`sidecar.direct`), of which the body is here already."""
+        return await self._answered(self._take_held(submission, body), "")
+
+    async def _answered(self, work: Awaitable[Answer], path: str) -> Answer:
+        """Return the answer that comes of the work, be it a problem, and count it."""
+        self.requests_in_flight += 1
+        try:
+            answer = await work
+        except TaximeterError as error:
             answer = answers.problem_of(error)
-        else:
-            _log.error("a request failed", exc_info=error, extra={"path": request.path[:80], "method": request.method})
+        except Exception:
+            _log.exception("a request failed", extra={"path": path[:80]})
             answer = answers.problem("internal", "a fault of the sidecar; its log says more")
-        if self.stopping or not request.content.at_eof():
-            answer = answer._replace(close=True)
+        finally:
+            self.requests_in_flight -= 1
+            if self.stopping and not self.requests_in_flight:
+                self._finished.set()
         self._metrics.request_answered(answer.status, answer.code)
-        return answer.response()
+        return answer._replace(close=True) if self.stopping else answer
 
     async def _guarded(self, request: web.BaseRequest, guard: Guard | None) -> Answer:
         if guard is not None:
@@ -103,29 +114,40 @@ class Api:
 
     async def _events(self, request: web.BaseRequest) -> Answer:
         options = queries.options(request.rel_url.query if request.query_string else {}, ("atomic", "return"))
-        submission = Submission(
-            queries.media_type(request.headers),
-            queries.idempotency_key(request.headers),
+        submission = self.submission(request.path, request.headers)._replace(
             atomic=queries.choice(options, "atomic", ("false", "true")) == "true",
             with_ids=queries.choice(options, "return", ("", "ids")) == "ids",
         )
         return await self._submit(request, submission)
 
     async def _track(self, request: web.BaseRequest) -> Answer:
-        key = queries.idempotency_key(request.headers)
-        return await self._submit(request, Submission(queries.media_type(request.headers), key, single=True))
+        return await self._submit(request, self.submission(request.path, request.headers))
 
-    async def _submit(self, request: web.BaseRequest, submission: Submission) -> Answer:
-        if submission.media_type not in MEDIA_TYPES:
+    @staticmethod
+    def submission(path: str, headers: CIMultiDictProxy[str]) -> Submission:
+        """Return what a head says of a body of events. Raises TaximeterError for what is wrong with it."""
+        media_type, key = queries.media_type(headers), queries.idempotency_key(headers)
+        if media_type not in MEDIA_TYPES:
             raise TaximeterError(
                 "content_type_unsupported",
-                f"Content-Type: expected one of {', '.join(MEDIA_TYPES)}, got {submission.media_type[:80]!r}",
+                f"Content-Type: expected one of {', '.join(MEDIA_TYPES)}, got {media_type[:80]!r}",
             )
+        return Submission(media_type, key, single=path == TRACK)
+
+    async def _submit(self, request: web.BaseRequest, submission: Submission) -> Answer:
         if self.stopping:
             raise Unavailable("stopping", "the sidecar is stopping; try again")
         began_at = time.perf_counter()
         try:
             return await self._take(submission, await self._intake.read(request))
+        finally:
+            self._metrics.request_seconds.observe(time.perf_counter() - began_at)
+
+    async def _take_held(self, submission: Submission, body: bytes) -> Answer:
+        began_at = time.perf_counter()
+        try:
+            self._intake.admit(len(body))
+            return await self._take(submission, body)
         finally:
             self._metrics.request_seconds.observe(time.perf_counter() - began_at)
 

@@ -20,7 +20,7 @@ class Intake:
 
     def __init__(self, *, body_bytes_max: int, waiting_bytes_max: int, read_deadline_s: float) -> None:
         self.waiting_bytes = 0
-        self._body_bytes_max = body_bytes_max
+        self.body_bytes_max = body_bytes_max
         self._waiting_bytes_max = waiting_bytes_max
         self._read_deadline_s = read_deadline_s
         self._queue: deque[tuple[asyncio.Future[None], int]] = deque()
@@ -36,7 +36,7 @@ class Intake:
             raise TaximeterError(
                 "content_encoding_unsupported", f"Content-Encoding: expected none, got {encoding[:40]!r}; send it plain"
             )
-        if (request.content_length or 0) > self._body_bytes_max:
+        if (request.content_length or 0) > self.body_bytes_max:
             raise self._too_large()
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(_CONTINUE)
@@ -65,10 +65,22 @@ class Intake:
             chunks.append(chunk)
             size += len(chunk)
             self.waiting_bytes += len(chunk)
-            if size > self._body_bytes_max:
+            if size > self.body_bytes_max:
                 raise self._too_large()
-            if self.waiting_bytes > self._waiting_bytes_max:
-                raise Unavailable("overloaded", "too many bodies are being worked on; try again")
+            self._check_room()
+
+    def admit(self, size: int) -> None:
+        """Take the room of a body that is here already. Raises Unavailable `overloaded`; then nothing is held."""
+        self.waiting_bytes += size
+        try:
+            self._check_room()
+        except Unavailable:
+            self.release(size)
+            raise
+
+    def _check_room(self) -> None:
+        if self.waiting_bytes > self._waiting_bytes_max:
+            raise Unavailable("overloaded", "too many bodies are being worked on; try again")
 
     async def hold(self, size: int) -> None:
         """Wait until there is room for so many bytes, first come first served, and take it."""
@@ -97,6 +109,4 @@ class Intake:
             self._queue.popleft()
 
     def _too_large(self) -> TaximeterError:
-        return TaximeterError(
-            "body_too_large", f"body: expected at most {self._body_bytes_max} bytes; send it in parts"
-        )
+        return TaximeterError("body_too_large", f"body: expected at most {self.body_bytes_max} bytes; send it in parts")

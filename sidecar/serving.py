@@ -1,4 +1,7 @@
-"""Serves API and stream: bounded connections, no decompression, and a stop that finishes what it began."""
+"""Serves API and stream: bounded connections, no decompression, and a stop that finishes what it began.
+
+aiohttp reads and answers HTTP, but for the usual request (`sidecar.direct`).
+"""
 
 import asyncio
 import logging
@@ -14,8 +17,10 @@ from aiohttp import web
 from sidecar import answers
 from sidecar.api import Api
 from sidecar.contract.codes import TaximeterError
+from sidecar.direct import Desk, wire
 from sidecar.guard import Guard
 from sidecar.stream import Stream
+from sidecar.taking import Submission
 
 KEEPALIVE_S: Final = 75.0
 LINGER_S: Final = 2.0  # how long an unread body is thrown away before its connection is closed
@@ -64,7 +69,7 @@ class Serving:
 
     async def listen(self, bound: socket.socket, guard: Guard | None) -> None:
         """Serve a listening socket."""
-        server = _Server(partial(self._api.handle, guard=guard))
+        server = _Server(partial(self._api.handle, guard=guard), Desk(self._api, guard))
         self._servers.append(server)
         loop = asyncio.get_running_loop()
         accept = partial(self._accept, server)
@@ -87,7 +92,48 @@ class Serving:
 
 
 class _Connection(web.RequestHandler):
-    """A connection that answers what is no HTTP with a problem, and repeats nothing of it, in the log either."""
+    """A connection that takes usual requests to the desk, and leaves all other HTTP to aiohttp.
+
+    What can't be read is answered with a problem that repeats nothing of it, and neither does the log.
+    """
+
+    __slots__ = ("_answering", "_desk", "_held", "_is_usual")
+
+    def __init__(self, server: "_Server", desk: Desk) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), **_OPTIONS)
+        self._desk = desk
+        self._is_usual = True
+        self._answering: asyncio.Task[None] | None = None
+        self._held = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came: one usual request, or something for aiohttp, which gets the connection for good then."""
+        if self._answering is not None:
+            self._held += data
+            if self.transport is not None:
+                self.transport.pause_reading()
+            return
+        usual = self._desk.understand(data) if self._is_usual and not self.writing_paused else None
+        if usual is None:
+            self._is_usual = False
+            super().data_received(data)
+        else:
+            self._answering = self._loop.create_task(self._answer(*usual))
+
+    async def _answer(self, submission: Submission, body: bytes) -> None:
+        answer = await self._desk.api.take(submission, body)
+        self._answering = None
+        if self.transport is None:
+            return  # the client has left
+        self.transport.write(wire(answer))
+        if answer.close:
+            self.transport.close()
+            return
+        self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
+        if self._held:
+            held, self._held = self._held, b""
+            self.transport.resume_reading()
+            self.data_received(held)
 
     def handle_error(
         self,
@@ -112,11 +158,12 @@ class _Connection(web.RequestHandler):
 class _Server(web.Server):
     """A server of such connections."""
 
-    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], desk: Desk) -> None:
         super().__init__(handler)
+        self._desk = desk
 
     def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=asyncio.get_running_loop(), **_OPTIONS)
+        return _Connection(self, self._desk)
 
 
 class _Refuser(asyncio.Protocol):
