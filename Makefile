@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# A third of what the tests do is wait for other processes: three of them keep two cores busy.
+WORKERS ?= 3
 PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULTS_ARGS ?=
@@ -39,7 +41,7 @@ demo: $(INSTALLED) ## send real events through real processes, up to an invoice 
 	@$(BIN)/taximeter demo
 
 test: $(INSTALLED) ## run the whole test suite
-	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 simulate: $(INSTALLED) ## simulate the protocol for SECONDS=60 from a random seed; SIMULATE_ARGS='--profile journal'
 	$(BIN)/python -m tests.simulation --seconds $(SECONDS) $(SIMULATE_ARGS)
