@@ -33,7 +33,7 @@ def start_up(server_dir: Path) -> Iterator[Callable[..., Up]]:
     last = [up.children for up in started[-1:] if (up.data_dir / "endpoints.json").exists()]
     for up in started:
         up.close()
-    assert gone_within([pid for children in last for pid in children], deadline_s=10)
+    assert gone_within([pid for children in last for pid in children], deadline_s=60)
 
 
 def _units(up: Up) -> list[str]:
@@ -82,10 +82,10 @@ def test_a_second_interrupt_ends_at_once_and_loses_nothing(start_up: Callable[..
     children = up.children
     # When Ctrl-C is pressed twice
     up.process.send_signal(signal.SIGINT)
-    assert wait_until(lambda: "stopping" in up.output(), deadline_s=10)
+    assert wait_until(lambda: "stopping" in up.output(), deadline_s=60)
     assert up.interrupt() == 130
     # Then nothing is left running, and the next one has the event
-    assert gone_within(children, deadline_s=10)
+    assert gone_within(children, deadline_s=60)
     again = start_up()
     again.command("flush")
     assert _units(again) == ["5"]
@@ -126,7 +126,7 @@ def test_everything_ends_when_it_is_killed_and_comes_back_as_it_was(start_up: Ca
     # When `up` is killed outright
     up.kill()
     # Then nothing of it is left
-    assert gone_within(children, deadline_s=10)
+    assert gone_within(children, deadline_s=60)
     # And the next one has the events, and takes more
     again = start_up()
     again.send(EVENT)

@@ -54,7 +54,7 @@ class Parent:
     def close(self) -> None:
         """Kill it and wait until its servers are gone too."""
         self.kill()
-        assert gone_within(self.servers, deadline_s=10)
+        assert gone_within(self.servers, deadline_s=60)
 
 
 def is_gone(pid: int) -> bool:

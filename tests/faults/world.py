@@ -218,7 +218,8 @@ class World:
         """Stops every sidecar meanwhile, so that nobody writes a journal that is read."""
         for program in self.sidecars.values():
             program.signal(signal.SIGSTOP)
-        wait_until(lambda: all(program.is_stopped for program in self.sidecars.values()), 5, "the sidecars stop")
+        programs = self.sidecars.values()
+        wait_until(lambda: all(program.is_stopped for program in programs), PATIENCE_S, "the sidecars stop")
         yield
         for program in self.sidecars.values():
             program.signal(signal.SIGCONT)

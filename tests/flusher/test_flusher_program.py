@@ -45,7 +45,7 @@ class Program:
     def get(self, path: str) -> tuple[int, str]:
         """Returns status and body; 0 while nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://{self.address}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://{self.address}{path}", timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:

@@ -18,7 +18,7 @@ def stand_in() -> Iterator[StripeStandIn]:
 
 @pytest.fixture
 def client(stand_in: StripeStandIn) -> Iterator[stripe.StripeClient]:
-    http: Any = stripe.RequestsClient(timeout=5)
+    http: Any = stripe.RequestsClient(timeout=30)
     yield stripe.StripeClient(
         "sk_test_x", base_addresses={"api": stand_in.base_url}, http_client=http, max_network_retries=0
     )
@@ -165,7 +165,7 @@ def test_lists_are_paged_and_filtered(client: stripe.StripeClient, stand_in: Str
 
 
 def test_test_and_live_keys_see_different_objects(stand_in: StripeStandIn) -> None:
-    http: Any = stripe.RequestsClient(timeout=5)
+    http: Any = stripe.RequestsClient(timeout=30)
     live = stripe.StripeClient("sk_live_x", base_addresses={"api": stand_in.base_url}, http_client=http)
 
     with pytest.raises(stripe.InvalidRequestError, match="No such customer"):

@@ -27,7 +27,8 @@ from sidecar.config import settings_from
 from sidecar.contract.codes import TryAgainError
 from sidecar.memory import MemoryWatch, Reading, memory_ratio
 
-AT_ONCE_S = 1.0  # less than the ack deadline of two seconds
+ACK_DEADLINE_S = "5"
+AT_ONCE_S = 4.0  # less than that deadline, and much for a machine that is busy
 MIB = 1 << 20
 
 
@@ -126,7 +127,8 @@ async def test_with_postgres_away_batches_wait_in_the_journal_before_redis_is_fu
     valkey = start_valkey(appendonly="no", maxmemory=str(12 * MIB))
     postgres = start_postgres(durable=True)
     await asyncio.to_thread(migrate, postgres.url, shards=1)
-    async with running(valkey.url, postgres.url, server_dir, redis_memory_high="60") as system:
+    flags = {"redis_memory_high": "60", "ack_deadline_s": ACK_DEADLINE_S}
+    async with running(valkey.url, postgres.url, server_dir, **flags) as system:
         assert (await system.send())[0] == 200
         postgres.kill()
         # when events go on coming
@@ -197,7 +199,7 @@ async def test_a_redis_that_takes_connections_and_never_answers_is_away_after_a_
     start_valkey: Callable[..., ValkeyServer], database_url: str, server_dir: Path
 ) -> None:
     valkey = start_valkey(appendonly="no")
-    async with running(valkey.url, database_url, server_dir) as system:
+    async with running(valkey.url, database_url, server_dir, ack_deadline_s=ACK_DEADLINE_S) as system:
         assert (await system.send())[0] == 200
         # given a Redis that is stopped
         assert valkey.pid is not None

@@ -211,7 +211,7 @@ async def test_a_flusher_leaves_a_shard_that_is_held_and_goes_on_with_the_others
         client.flushall()
         holder.execute("SELECT 1 FROM shards WHERE shard = 0 FOR UPDATE")
         # when a flusher cycles
-        await asyncio.wait_for(asyncio.to_thread(system.worker.run_once), timeout=10)
+        await asyncio.wait_for(asyncio.to_thread(system.worker.run_once), timeout=60)
         # then the other shard is open
         assert (generation(system, 0), generation(system, 1) is not None) == (None, True)
         holder.rollback()
