@@ -8,22 +8,24 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import lru_cache
 from typing import Final, Protocol
 
 from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from sidecar import answers, queries
-from sidecar.answers import Answer
+from sidecar.answers import Answer, Outcome
 from sidecar.contract.codes import TaximeterError
 from sidecar.errors import Unavailable
 from sidecar.guard import Guard
+from sidecar.ingest import Receipt
 from sidecar.intake import Intake
 from sidecar.live import LiveReading
 from sidecar.metrics import CONTENT_TYPE, Metrics
 from sidecar.openapi import document
-from sidecar.reading import MEDIA_TYPES
-from sidecar.taking import KEY_REUSED, Core, Submission, Taking
+from sidecar.reading import MEDIA_TYPES, Reading
+from sidecar.taking import KEY_REUSED, Core, Submission, Taken, Taking
 
 EVENTS: Final = "/v1/events"
 TRACK: Final = "/track"
@@ -36,6 +38,14 @@ class Usage(Protocol):
 
     async def read(self, user_id: str, meter: str | None, start_us: int, end_us: int) -> LiveReading:
         """Return what the user has used. Raises TaximeterError, Unavailable among them."""
+
+
+@lru_cache(maxsize=1024)
+def _all_accepted(count: int, *, applied: bool) -> Answer:
+    """Return the answer where nothing else is to be said than how many events there were."""
+    known = 0 if applied else None
+    outcome = Outcome(count, known, known, 0, [])
+    return answers.applied(outcome, Reading({}, []), Receipt(applied=applied), with_ids=False)
 
 
 class Api:
@@ -153,6 +163,14 @@ class Api:
 
     async def _take(self, submission: Submission, body: bytes) -> Answer:
         taken = await self._taking.take(submission, body)
+        outcome, receipt = taken.outcome, taken.receipt
+        if outcome.accepted and not (outcome.results or receipt.reused or submission.single or submission.with_ids):
+            return _all_accepted(outcome.accepted, applied=receipt.applied)
+        return self._answer(submission, taken)
+
+    @staticmethod
+    def _answer(submission: Submission, taken: Taken) -> Answer:
+        """Return the answer to a body of which something is to be said, or the client wants to hear something else."""
         outcome, total = taken.outcome, taken.reading.total
         if taken.refused_whole:
             refused = f"{len(outcome.results)} of {total} events can't be accepted"

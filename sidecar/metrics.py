@@ -46,7 +46,7 @@ class Counts(Collector):
         self._values: dict[tuple[object, ...], int] = {}
         registry.register(self)
 
-    def add(self, *labels: object, count: int = 1) -> None:
+    def add(self, labels: tuple[object, ...], count: int = 1) -> None:
         """Count under these values of the labels."""
         self._values[labels] = self._values.get(labels, 0) + count
 
@@ -143,15 +143,15 @@ class Metrics:
 
     def events_taken(self, result: str, count: int = 1) -> None:
         """Count events by what became of them."""
-        self._events.add(result, count=count)
+        self._events.add((result,), count)
 
     def request_answered(self, status: int, code: str) -> None:
         """Count a request by its answer."""
-        self._requests.add(int(status), code)
+        self._requests.add((int(status), code))
 
     def batch_answered(self, code: str) -> None:
         """Count a batch of the stream socket by its answer."""
-        self._stream_batches.add(code)
+        self._stream_batches.add((code,))
 
     def _gauge(self, name: str, doc: str) -> Gauge:
         return Gauge(name, doc, registry=self.registry)
