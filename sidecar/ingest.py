@@ -15,6 +15,7 @@ from sidecar.contract.columns import Columns
 from sidecar.contract.event import Identity
 from sidecar.contract.identity import claim_key, shard_of
 from sidecar.contract.meters import Revision
+from sidecar.deadline import Deadline
 from sidecar.directory import Directory
 from sidecar.errors import JournalError, Unavailable
 from sidecar.journal import Journal
@@ -78,7 +79,7 @@ class Ingest:
         self.lanes: tuple[Lane, ...] = ()
         self.senders: tuple[Sender, ...] = ()
         self._server = server
-        self._ack_deadline_s = ack_deadline_s
+        self._deadline = Deadline(ack_deadline_s)
         self._dedupe_ttl_s = dedupe_ttl_s
         self._watermark_interval_s = watermark_interval_s
         self._executor = ThreadPoolExecutor(max_workers=4, thread_name_prefix="journal")
@@ -254,14 +255,14 @@ class Ingest:
         return old is not None and old != digest
 
     async def _receipt(self, parts: Sequence[Part], *, keyed: bool) -> Receipt:
-        waiting = [part.applied for part in parts if not part.applied.done()]
-        if waiting:
-            await asyncio.wait(waiting, timeout=self._ack_deadline_s)
+        for part in parts:
+            if not part.applied.done():
+                self._deadline.put(part.applied)
         duplicates: list[int] = []
         conflicts: list[int] = []
         reused = False
         for part in parts:
-            found = part.applied.result() if part.applied.done() else None
+            found = await part.applied
             if found is None:
                 return Receipt(applied=False)
             indices, identities = part.events.indices, part.events.identities
