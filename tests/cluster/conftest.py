@@ -9,6 +9,7 @@ import pytest
 from tests.cluster.servers import Cluster
 from tests.cluster.system import System
 from tests.conftest import make_server_dir
+from tests.faults.nursery import Nursery
 
 
 @pytest.fixture(scope="session")
@@ -43,13 +44,20 @@ def make_cluster(server_dir: Path) -> Iterator[Callable[..., Cluster]]:
         one.end()
 
 
+@pytest.fixture(scope="session")
+def _nursery() -> Iterator[Nursery]:
+    one = Nursery()
+    yield one
+    one.close()
+
+
 @pytest.fixture
-def make_system(tmp_path: Path) -> Iterator[Callable[[str, str], System]]:
+def make_system(tmp_path: Path, _nursery: Nursery) -> Iterator[Callable[[str, str], System]]:
     """`make_system(redis_url, database_url)`: programs that end with the test."""
     made: list[System] = []
 
     def make(redis_url: str, database_url: str) -> System:
-        made.append(System(redis_url, database_url, tmp_path))
+        made.append(System(redis_url, database_url, tmp_path, _nursery))
         return made[-1]
 
     yield make

@@ -139,13 +139,13 @@ class Moving:
     def __init__(self, cluster: Cluster, shard: int, target: Node) -> None:
         self._cluster, self._target = cluster, target
         self._source = cluster.home(shard)
-        self._slot = slot_of(keys.state(shard))
-        target.run("CLUSTER", "SETSLOT", self._slot, "IMPORTING", self._source.id)
-        self._source.run("CLUSTER", "SETSLOT", self._slot, "MIGRATING", target.id)
+        self.slot = slot_of(keys.state(shard))
+        target.run("CLUSTER", "SETSLOT", self.slot, "IMPORTING", self._source.id)
+        self._source.run("CLUSTER", "SETSLOT", self.slot, "MIGRATING", target.id)
 
     def move(self, count: int) -> int:
         """Moves so many keys, and returns how many there were."""
-        names = self._source.run("CLUSTER", "GETKEYSINSLOT", self._slot, count)
+        names = self._source.run("CLUSTER", "GETKEYSINSLOT", self.slot, count)
         if names:
             self._source.run("MIGRATE", "127.0.0.1", self._target.port, "", 0, 5_000, "KEYS", *names)
         return len(names)
@@ -156,7 +156,7 @@ class Moving:
             pass
         for node in (self._target, self._source, *self._cluster.primaries):
             if node.is_primary:
-                node.run("CLUSTER", "SETSLOT", self._slot, "NODE", self._target.id)
+                node.run("CLUSTER", "SETSLOT", self.slot, "NODE", self._target.id)
 
 
 def _free_ports() -> tuple[int, int]:

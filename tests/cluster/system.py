@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -12,11 +10,13 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from flusher.database import connect
-from flusher.embedded.supervisor import Program, answers_ready
+from flusher.embedded.supervisor import answers_ready
 from flusher.embedded.system import Address, free_address
+from flusher.proof import Proof, verify
+from tests.faults.nursery import Forked, Nursery
 from tests.faults.processes import wait_until
 
 PATIENCE_S: Final = 60.0
@@ -32,57 +32,48 @@ def text_of(moment: datetime) -> str:
 class System:
     """The programs of one ledger, by name."""
 
-    def __init__(self, redis_url: str, database_url: str, directory: Path) -> None:
-        self._database_url = database_url
+    def __init__(self, redis_url: str, database_url: str, directory: Path, nursery: Nursery) -> None:
+        self._nursery = nursery
+        self._redis_url, self._database_url = redis_url, database_url
         self._directory = directory
-        self._programs: dict[str, Program] = {}
-        self._environment = {name: text for name, text in os.environ.items() if not name.startswith("TAXIMETER_")}
-        self._environment |= {"TAXIMETER_REDIS_URL": redis_url, "TAXIMETER_DATABASE_URL": database_url}
+        self._programs: dict[str, Forked] = {}
+        self._environment = {
+            "PATH": os.environ.get("PATH", ""),
+            "FAULTS_CONTROL": str(directory),
+            "TAXIMETER_REDIS_URL": redis_url,
+            "TAXIMETER_DATABASE_URL": database_url,
+        }
         self.addresses: dict[str, Address] = {}
 
     def start_flusher(self, name: str) -> None:
         """Starts a flusher."""
-        self._start(name, ["flusher", "flusher"], {"TAXIMETER_HEALTH_HTTP": ""})
+        self._start(name, "flusher", {"TAXIMETER_HEALTH_HTTP": ""})
 
     def start_sidecar(self, name: str) -> None:
         """Starts a sidecar."""
         address = self.addresses[name] = free_address()
         journal = self._directory / f"journal-{name}"
-        self._start(name, ["sidecar"], {"TAXIMETER_HTTP": address.text, "TAXIMETER_JOURNAL_DIR": str(journal)})
+        self._start(name, "sidecar", {"TAXIMETER_HTTP": address.text, "TAXIMETER_JOURNAL_DIR": str(journal)})
 
-    def _start(self, name: str, command: list[str], settings: dict[str, str]) -> None:
+    def _start(self, name: str, kind: str, settings: dict[str, str]) -> None:
         log = self._directory / f"{name}.log"
-        program = Program(name, [sys.executable, "-m", *command], log=log, environment=self._environment | settings)
-        program.start()
-        self._programs[name] = program
+        self._programs[name] = self._nursery.start(kind, self._environment | settings, log)
 
     def wait_ready(self) -> None:
         """Waits until every sidecar accepts events."""
         for name, address in self.addresses.items():
-            self._programs[name].wait_ready(partial(answers_ready, *address), deadline_s=PATIENCE_S)
+            wait_until(partial(answers_ready, *address), PATIENCE_S, f"{name} is ready")
 
     def log(self, name: str) -> str:
         """Returns what a program has said."""
         return (self._directory / f"{name}.log").read_text(encoding="utf-8")
 
-    def call(self, *arguments: str) -> tuple[int, dict[str, Any]]:
-        """Runs a command with --json, and returns its exit status and what it reports."""
-        command = [sys.executable, "-m", "flusher", *arguments, "--json"]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PATIENCE_S, check=False, env=self._environment
-        )
-        return done.returncode, json.loads(done.stdout or "{}")
-
-    def drain(self) -> dict[str, Any]:
-        """Waits until the running flushers have brought all into PostgreSQL, and returns the proof of it."""
-        proof: dict[str, Any] = {}
-
-        def proven() -> bool:
-            nonlocal proof
-            status, proof = self.call("verify")
-            return status == 0 and proof["redis"]["events"] == proof["journal"]["events"] == 0
-
-        wait_until(proven, PATIENCE_S, "all is in PostgreSQL and the proof holds")
+    def drain(self, sent: dict[str, int]) -> Proof:
+        """Waits until the running flushers have brought all that was sent into PostgreSQL, and returns the proof."""
+        wait_until(lambda: self.billed() == sent, PATIENCE_S, "all that was sent is in PostgreSQL, once")
+        proof = verify(self._redis_url, self._database_url, answer_timeout_s=PATIENCE_S)
+        assert proof.ok, proof.as_json()
+        assert (proof.redis.events, proof.journal.events) == (0, 0)
         return proof
 
     def billed(self) -> dict[str, int]:
