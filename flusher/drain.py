@@ -1,21 +1,24 @@
 """The drain: one sealed epoch into Postgres, in one transaction, then published (rules 2 to 4, 9 and 11)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 import msgspec
 
+from flusher.adding import Counters, Gathered, sum_of
 from flusher.entry import Entry, Verdict, judge
-from flusher.insert import Inserter
-from flusher.law import NO_FLOOR_US, Outcome, Tally, tally
-from flusher.ledger import Advance, DataRefused, Ledger, LedgerRow, Mark
+from flusher.insert import Inserter, Taken
+from flusher.law import NO_FLOOR_US, Case, Outcome, Tally, tally
+from flusher.ledger import Advance, Ledger, LedgerRow, Mark
 from flusher.source import Sealed, Source, random_token
+from flusher.store import DataRefused
+from flusher.summed import KeyedRows
 from flusher.totals import day_totals
-from sidecar.contract.codec import Batch, decode_batch
-from sidecar.contract.event import Event
-from sidecar.contract.meters import Amount, Counter, Revision
+from sidecar.contract.codec import decode_batch
+from sidecar.contract.meters import Amount, Counter
 
 CHUNK_EVENTS: Final = 10_000
 
@@ -57,18 +60,25 @@ class _Epoch:
     hole_ends: dict[tuple[str, int], bytes]  # what closes a hole when it is taken (rule 7)
     entries: int = 0
     broken: bool = False
-    streamed: dict[Counter, Amount] = field(default_factory=dict)  # what the counters should say (rule 9)
-    usage: dict[Counter, Amount] = field(default_factory=dict)  # what is inserted
+    inserting: Callable[[], list[Case]] | None = None  # waits for the chunk that Postgres has
+    gathered: Gathered = field(default_factory=Gathered)  # what Redis counted, and is not in `streamed` yet
+    missed: Gathered = field(default_factory=Gathered)  # what Redis counted and is not taken, taken out
+    streamed: Counters = field(default_factory=dict)  # what the counters should say (rule 9)
+    differences: Counters = field(default_factory=dict)  # what counts beyond that: mostly nothing
     tallies: dict[str, Tally] = field(default_factory=dict)
     watermarks_us: dict[str, int] = field(default_factory=dict)
 
 
 class Drain:
-    """Takes sealed epochs of one ledger from `source` to `ledger`."""
+    """Takes sealed epochs of one ledger from `source` to `ledger`.
 
-    def __init__(self, source: Source, ledger: Ledger) -> None:
+    `keyed_rows` says what Postgres keeps of events under an Idempotency-Key.
+    """
+
+    def __init__(self, source: Source, ledger: Ledger, keyed_rows: KeyedRows = KeyedRows.SINGLE) -> None:
         self._source = source
         self._ledger = ledger
+        self._keyed_rows = keyed_rows
 
     def drain(
         self, shard: int, generation: str, sealed: Sealed, *, remains: bool = False, wait: bool = False
@@ -99,13 +109,14 @@ class Drain:
 
     def _mentioned(self, shard: int, generation: str, sealed: Sealed) -> set[Counter]:
         """Return the counters that events of the epoch feed."""
-        fed: dict[Counter, Amount] = {}
+        gathered = Gathered()
         for entries in self._source.entries(shard, generation, sealed.token):
             for entry in entries:
                 if entry is not None:
                     with suppress(msgspec.DecodeError):  # it is in quarantine
-                        batch = decode_batch(entry.record)
-                        self._ledger.revision(batch.revision).fold(batch.events, fed)
+                        gathered.add(decode_batch(entry.record))
+        fed: Counters = {}
+        gathered.fold(self._ledger.revision, fed)
         return set(fed)
 
     def _totals(self, counters: Sequence[Counter]) -> dict[Counter, Amount]:
@@ -121,18 +132,28 @@ class Drain:
         self, shard: int, generation: str, sealed: Sealed, counters: dict[Counter, Amount]
     ) -> tuple[Drained, set[Counter]]:
         epoch = _Epoch(self._ledger.read(), self._ledger.marks(shard), self._ledger.hole_ends(shard))
-        taken: list[tuple[Entry, Batch]] = []
-        for entries in self._source.entries(shard, generation, sealed.token):
-            for entry in entries:
-                self._hear(shard, epoch, entry, taken)
-            if sum(batch.count for _, batch in taken) >= CHUNK_EVENTS:
-                self._insert(shard, epoch, taken)
-                taken = []
-        self._insert(shard, epoch, taken)
+        inserter = Inserter(self._ledger, shard, epoch.floors, self._keyed_rows)
+        taken: list[Taken] = []
+        try:
+            for entries in self._source.entries(shard, generation, sealed.token):
+                for entry in entries:
+                    self._hear(shard, epoch, entry, taken)
+                if sum(batch.count for _, batch in taken) >= CHUNK_EVENTS:
+                    self._insert(epoch, inserter, taken)
+                    taken = []
+            self._insert(epoch, inserter, taken)
+            self._settle(epoch)
+        except BaseException:
+            if epoch.inserting is not None:
+                with suppress(Exception):  # the transaction can't be undone before; what happened first is raised
+                    epoch.inserting()
+            raise
+        usage = sum_of(epoch.streamed, epoch.differences)
+        self._ledger.add_usage(shard, usage)
         drained = self._finish(shard, sealed, epoch, counters)
-        return drained, {*counters, *epoch.streamed, *epoch.usage}
+        return drained, {*counters, *epoch.streamed, *usage}
 
-    def _hear(self, shard: int, epoch: _Epoch, entry: Entry | None, taken: list[tuple[Entry, Batch]]) -> None:
+    def _hear(self, shard: int, epoch: _Epoch, entry: Entry | None, taken: list[Taken]) -> None:
         epoch.entries += 1
         if entry is None:
             epoch.broken = True  # somebody else wrote into the stream: what it displaced is sent again
@@ -144,16 +165,20 @@ class Drain:
         except msgspec.DecodeError as error:
             batch = None
             problem = str(error)
-        if batch is not None and not entry.opaque:
-            self._fold(epoch, entry, batch)
+        is_taken = verdict is Verdict.TAKE
+        if batch is not None:
+            epoch.gathered.add_counted(entry, batch)
+            if not is_taken:
+                epoch.missed.add_counted(entry, batch, -1)
         if verdict is Verdict.LEAVE_OUT:
             epoch.broken = True
-        if verdict is not Verdict.TAKE or mark is None:
+        if not is_taken or mark is None:
             return
         if batch is None:
             events = entry.running.events - mark.running.events
             nanos = entry.running.nanos - mark.running.nanos
             sequence = entry.after.sequence
+            self._settle(epoch)
             self._ledger.quarantine(
                 shard, entry.producer, sequence, "record_invalid", problem, entry.record, events, nanos
             )
@@ -164,27 +189,31 @@ class Drain:
             epoch.watermarks_us[entry.producer] = watermark_us
         epoch.marks[entry.producer] = Mark(entry.after, entry.running)
         if epoch.hole_ends.get((entry.producer, entry.after.sequence)) == entry.after.digest:
+            self._settle(epoch)
             self._ledger.fill_hole(entry.producer, shard, entry.after.sequence)
 
-    def _fold(self, epoch: _Epoch, entry: Entry, batch: Batch) -> None:
-        """Count what Redis counted: every event but those that it took for a repeat, under the batch's meters."""
-        revision: Revision = self._ledger.revision(batch.revision)
-        repeats = {*entry.duplicates, *entry.conflicts}
-        events = (event for place, event in enumerate(batch.events) if place not in repeats)
-        revision.fold(events if repeats else batch.events, epoch.streamed)
+    def _insert(self, epoch: _Epoch, inserter: Inserter, taken: list[Taken]) -> None:
+        """Have Postgres take a chunk; meanwhile the next one is read, and what Redis counted is folded."""
+        self._settle(epoch)
+        for number in epoch.gathered.revisions | epoch.missed.revisions:
+            self._ledger.revision(number)  # asked for now: nothing is while a chunk is on its way
+        epoch.inserting = self._ledger.start(partial(inserter.insert, taken))
+        epoch.gathered.fold(self._ledger.revision, epoch.streamed)
+        epoch.missed.fold(self._ledger.revision, epoch.differences)
 
-    def _insert(self, shard: int, epoch: _Epoch, taken: list[tuple[Entry, Batch]]) -> None:
-        items = Inserter(self._ledger, shard, epoch.floors).insert(taken)
-        tally(items, epoch.tallies)
-        inserted: dict[int, list[Event]] = {}
-        for item in items:
-            if item.outcome is Outcome.INSERTED:
-                inserted.setdefault(item.batch.revision, []).append(item.event)
-        for revision, events in inserted.items():
-            self._ledger.revision(revision).fold(events, epoch.usage)
+    def _settle(self, epoch: _Epoch) -> None:
+        """Wait for the chunk that Postgres has, and account for it."""
+        if epoch.inserting is None:
+            return
+        inserting, epoch.inserting = epoch.inserting, None
+        cases = inserting()
+        tally(cases, epoch.tallies)
+        beyond = Gathered()
+        for case in cases:
+            beyond.add_difference(case)
+        beyond.fold(self._ledger.revision, epoch.differences)
 
     def _finish(self, shard: int, sealed: Sealed, epoch: _Epoch, counters: dict[Counter, Amount]) -> Drained:
-        self._ledger.add_usage(shard, epoch.usage)
         self._ledger.advance(
             shard,
             [

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
-import msgspec
-
 from flusher.entry import Entry
-from flusher.law import Court, Item, claim_keys
-from flusher.ledger import DataRefused, Ledger, LedgerRow
+from flusher.law import NOTHING_REFUSED, Case, Court, Decision, Outcome, claim_keys
+from flusher.ledger import Ledger, LedgerRow
+from flusher.store import DataRefused
+from flusher.summed import KeyedRows, Summing
 from sidecar.contract.codec import Batch
 from sidecar.contract.codes import TaximeterError
-from sidecar.contract.columns import Columns
-from sidecar.contract.event import Event, Identity
 
 Taken = tuple[Entry, Batch]
 
@@ -18,13 +16,14 @@ Taken = tuple[Entry, Batch]
 class Inserter:
     """Inserts on behalf of one drain, inside its transaction."""
 
-    def __init__(self, ledger: Ledger, shard: int, floors: LedgerRow) -> None:
+    def __init__(self, ledger: Ledger, shard: int, floors: LedgerRow, keyed_rows: KeyedRows = KeyedRows.SINGLE) -> None:
         self._ledger = ledger
         self._shard = shard
         self._floors = floors
+        self._keyed_rows = keyed_rows
 
-    def insert(self, taken: Sequence[Taken]) -> list[Item]:
-        """Decide on every event of the batches, store what that means, and return the decided items.
+    def insert(self, taken: Sequence[Taken]) -> list[Case]:
+        """Decide on every event of the batches, store what that means, and return the settled cases.
 
         Only errors of the data (SQLSTATE 22 and 23) bisect the chunk, to single events (rule 13); any other error
         undoes the whole transaction, to be repeated.
@@ -37,7 +36,7 @@ class Inserter:
                 half = len(taken) // 2
                 return self.insert(taken[:half]) + self.insert(taken[half:])
             ((entry, batch),) = taken
-            refused = self._refused_places(entry, batch, batch.events, range(batch.count))
+            refused = self._refused_places(entry, batch, range(batch.count))
             if not refused:
                 raise TaximeterError(
                     "invariant_broken", f"a batch is refused, none of its events is: {error}"
@@ -45,32 +44,35 @@ class Inserter:
             with self._ledger.savepoint():
                 return self._rule(taken, {entry.identifier: refused})
 
-    def _rule(self, taken: Sequence[Taken], refused: Mapping[str, Mapping[int, str]]) -> list[Item]:
+    def _rule(self, taken: Sequence[Taken], refused: Mapping[str, Mapping[int, str]]) -> list[Case]:
         wanted: set[bytes] = set()
         for _, batch in taken:
             wanted |= claim_keys(batch)
-        court = Court(self._ledger.claims(wanted), self._floors.event_floor_us, self._floors.claim_floor_us)
+        summing = self._summing(taken) if wanted and self._keyed_rows is KeyedRows.SUMMED else None
+        floors = self._floors
+        court = Court(self._ledger.claims(wanted), floors.event_floor_us, floors.claim_floor_us, summing)
         for entry, batch in taken:
-            court.hear(entry, batch, refused.get(entry.identifier, {}))
-        court.settle(self._ledger.insert(self._shard, court.candidates))
+            court.hear(entry, batch, refused.get(entry.identifier, NOTHING_REFUSED))
+        court.settle(self._ledger.insert(self._shard, court.cases))
         self._ledger.store_claims({key: court.claims[key] for key in court.changed_claims})
-        self._ledger.store_refused(self._shard, court.items)
-        return court.items
+        self._ledger.store_refused(self._shard, court.cases)
+        return court.cases
 
-    def _refused_places(
-        self, entry: Entry, batch: Batch, events: Sequence[Event], places: Sequence[int]
-    ) -> dict[int, str]:
+    def _summing(self, taken: Sequence[Taken]) -> Summing:
+        users = {content.user_id for _, batch in taken if batch.claims for content in batch.contents}
+        return Summing(self._ledger.revision, self._ledger.single_users(users))
+
+    def _refused_places(self, entry: Entry, batch: Batch, places: Sequence[int]) -> dict[int, str]:
         """Return the places whose events can't be stored, with why, by halving; nothing is left behind."""
-        # As events that nothing but their key is looked up by: what is probed is whether they can be stored.
-        made = [msgspec.structs.replace(events[place], identity=Identity.MADE) for place in places]
-        probe = Columns.of(made).batch(batch.shard, batch.revision, batch.accepted_at_us, batch.watermark_us)
+        others = set(range(batch.count)).difference(places)
+        probe = Case(entry, batch, dict.fromkeys(others, Decision(Outcome.QUARANTINED)))
         try:
             with self._ledger.savepoint(undo=True):
-                self._rule([(entry._replace(conflicts=()), probe)], {})
+                self._ledger.insert(self._shard, [probe])
         except DataRefused as error:
             if len(places) == 1:
                 return {places[0]: error.message}
             half = len(places) // 2
-            first = self._refused_places(entry, batch, events, places[:half])
-            return first | self._refused_places(entry, batch, events, places[half:])
+            first = self._refused_places(entry, batch, places[:half])
+            return first | self._refused_places(entry, batch, places[half:])
         return {}

@@ -1,11 +1,12 @@
 """The Postgres shell of the drain: each method is a statement or two, all inside the transaction of one epoch."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -14,10 +15,10 @@ from psycopg.types.multirange import Multirange
 from flusher import rows
 from flusher.database import connect, first_line
 from flusher.days import read_days
-from flusher.law import NO_FLOOR_US, ClaimState, Item, Outcome, Tally
-from flusher.partitions import ensure_partitions
+from flusher.law import NO_FLOOR_US, Case, ClaimState, Outcome, Stored, Tally
 from flusher.recount import Recount
 from flusher.sql import query
+from flusher.store import DataRefused, Store
 from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.codes import TaximeterError, TryAgainError
@@ -25,9 +26,9 @@ from sidecar.contract.meters import Amount, Counter, Revision, decode_revision
 from sidecar.contract.scripts import DayTotals
 from sidecar.contract.units import from_decimal, to_decimal
 
+Result = TypeVar("Result")
+
 TOTALS_CHUNK: Final = 20_000
-DAY_US: Final = 86_400_000_000
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class LedgerRow(NamedTuple):
@@ -65,13 +66,6 @@ def unavailable(error: psycopg.Error) -> TryAgainError:
     return TryAgainError("database_unavailable", f"PostgreSQL: {first_line(error)}")
 
 
-class DataRefused(TaximeterError):
-    """Postgres can't store some data, now or ever: `data_refused`."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__("data_refused", message)
-
-
 class Ledger:
     """A connection to the ledger. One transaction at a time: `with ledger.transaction(): ...`."""
 
@@ -79,9 +73,9 @@ class Ledger:
         self._url = url
         self._connection = connect(url)
         self._revisions: dict[int, Revision] = {}
-        self._months: set[str] = set()
+        self._store = Store(url, self._connection)
         with self.transaction():
-            self._connection.execute(query("create_staged"))
+            self._run("create_staged")
 
     @property
     def connection(self) -> psycopg.Connection[TupleRow]:
@@ -97,6 +91,7 @@ class Ledger:
         if self._connection.closed or self._connection.broken:
             self._connection.close()
             self._connection = connect(self._url)
+            self._store = Store(self._url, self._connection)
             with self.transaction():
                 self._run("create_staged")
 
@@ -125,6 +120,16 @@ class Ledger:
                 yield
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise DataRefused(first_line(error)) from error
+
+    def start(self, work: Callable[[], Result]) -> Callable[[], Result]:
+        """Begin work on this ledger behind the caller's back; return what waits for it and gives its result, or error.
+
+        The caller waits before anything else is asked of the ledger, and before the transaction ends.
+        """
+        behind = ThreadPoolExecutor(1, "ledger")
+        done = behind.submit(work)
+        behind.shutdown(wait=False)  # its thread ends with the work
+        return done.result
 
     def _rows(self, name: str, parameters: Sequence[Any] | Mapping[str, Any] | None = None) -> list[TupleRow]:
         return self._connection.execute(query(name), parameters).fetchall()
@@ -262,8 +267,8 @@ class Ledger:
         if not names:
             return {}
         return {
-            key: ClaimState(digest, None if covered is None else _indices(covered), 0)
-            for key, digest, covered in self._rows("read_claims", (names,))
+            key: ClaimState(digest, None if covered is None else _indices(covered), 0, _indices(summed))
+            for key, digest, covered, summed in self._rows("read_claims", (names,))
         }
 
     def store_claims(self, claims: Mapping[bytes, ClaimState]) -> None:
@@ -271,49 +276,32 @@ class Ledger:
         if claims:
             states = list(claims.values())
             covered = [None if state.covered is None else rows.ranges(state.covered) for state in states]
-            digests = [state.digest for state in states]
-            self._run("upsert_claims", (list(claims), digests, covered, [state.accepted_at_us for state in states]))
+            summed = [rows.ranges(state.summed) for state in states]
+            digests, accepted_us = [state.digest for state in states], [state.accepted_at_us for state in states]
+            self._run("upsert_claims", (list(claims), digests, covered, summed, accepted_us))
 
-    def insert(self, shard: int, candidates: Mapping[tuple[int, bytes], Item]) -> dict[tuple[int, bytes], bytes]:
-        """Insert events; return the fingerprints of those that were there."""
-        if not candidates:
-            return {}
-        self._ensure_months(time_us for time_us, _ in candidates)
-        places = list(candidates)
-        with self._connection.cursor() as cursor:
-            cursor.execute(query("clear_staged"))
-            with cursor.copy(query("copy_staged")) as copy:
-                copy.set_types(rows.STAGED_TYPES)
-                for place, item in enumerate(candidates.values()):
-                    copy.write_row(rows.staged(place, item))
-            cursor.execute(query("insert_staged"), {"shard": shard})
-            there = [places[place] for (place,) in cursor.fetchall()]
-        if not there:
-            return {}
-        times, wanted = [time_us for time_us, _ in there], [key for _, key in there]
-        found = {
-            (time, key): fingerprint for time, key, fingerprint in self._rows("read_fingerprints", (times, wanted))
-        }
-        if len(found) != len(there):
-            raise TaximeterError("invariant_broken", "an event was neither inserted nor found")
-        return found
+    def single_users(self, users: Iterable[str]) -> set[str]:
+        """Return those of the users whose single events a subscription may ask for: it begins or ends in a window."""
+        names = list(users)
+        return {user for (user,) in self._rows("read_single_users", (names,))} if names else set()
 
-    def _ensure_months(self, times_us: Iterable[int]) -> None:
-        days = {time_us // DAY_US for time_us in times_us}
-        months = {(EPOCH + timedelta(days=day)).strftime("%Y%m") for day in days}
-        if not months <= self._months:
-            self._months = ensure_partitions(self._url, months)
+    def insert(self, shard: int, cases: Sequence[Case]) -> dict[Stored, bytes]:
+        """Store what counts of these cases; return the fingerprints of what was there, or came before it in them."""
+        return self._store.insert(shard, cases)
 
-    def store_refused(self, shard: int, items: Iterable[Item]) -> None:
+    def store_refused(self, shard: int, cases: Iterable[Case]) -> None:
         """Keep conflicts for the operator, and what can't be counted in quarantine."""
-        for item in items:
-            if item.outcome is Outcome.CONFLICT:
-                self._run("insert_conflict", rows.conflict(shard, item))
-            elif item.outcome is Outcome.QUARANTINED:
-                event, entry = item.event, item.entry
-                detail = f"event of {event.user_id!a} at {event.time_us} us: {item.detail or item.reason}"
-                known = (shard, entry.producer, entry.after.sequence, item.reason, detail, entry.record)
-                self.quarantine(*known, 1, event.nanos, item.place)
+        for case in cases:
+            refused = {place: one for place, one in case.decided.items() if one.outcome is not Outcome.DUPLICATE}
+            events, entry = case.batch.events if refused else (), case.entry
+            for place, decision in sorted(refused.items()):
+                event = events[place]
+                if decision.outcome is Outcome.CONFLICT:
+                    self._run("insert_conflict", rows.conflict(shard, case, event, decision))
+                    continue
+                detail = f"event of {event.user_id!a} at {event.time_us} us: {decision.detail or decision.reason}"
+                known = (shard, entry.producer, entry.after.sequence, decision.reason, detail, entry.record)
+                self.quarantine(*known, 1, event.nanos, place)
 
     def quarantine(
         self,

@@ -7,17 +7,18 @@ import msgspec
 import psycopg
 from psycopg.rows import TupleRow
 
+from flusher.adding import Counters, Gathered
 from flusher.entry import Entry
 from flusher.insert import Inserter
-from flusher.law import Item, Outcome, Tally, tally
+from flusher.law import Case, Outcome, Tally, tally
 from flusher.ledger import Ledger
 from flusher.source import random_token
 from flusher.sql import query
 from sidecar.contract.codec import Batch, Claim, Position, Running, decode_batch
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.columns import Columns
-from sidecar.contract.event import Event, Identity
-from sidecar.contract.meters import Amount, Counter
+from sidecar.contract.event import Identity
+from sidecar.contract.meters import Amount
 from sidecar.contract.units import from_decimal, to_decimal
 
 _COUNTED: Final = (Outcome.INSERTED, Outcome.DUPLICATE, Outcome.CONFLICT)
@@ -93,14 +94,14 @@ def retry(ledger: Ledger, number: int) -> dict[Outcome, int]:
         _release(connection, batch)
         before, after = Position(max(held.sequence - 1, 0), b""), Position(held.sequence, b"")
         entry = Entry("", held.producer, before, after, Running(0, 0), (), (), held.record)
-        items = Inserter(ledger, held.shard, ledger.read()).insert([(entry, batch)])
+        cases = Inserter(ledger, held.shard, ledger.read()).insert([(entry, batch)])
         tallies: dict[str, Tally] = {held.producer: Tally()}
-        tally(items, tallies)
+        tally(cases, tallies)
         outcomes = tallies[held.producer]
         if not any(outcomes.events[outcome] for outcome in _COUNTED):
-            raise _still_refused(held, _why(items))
+            raise _still_refused(held, _why(cases))
         _move(connection, held, outcomes)
-        _add_usage(ledger, held.shard, batch.revision, items)
+        _add_usage(ledger, held.shard, cases)
         said = ", ".join(f"{outcomes.events[outcome]} {outcome.value}" for outcome in Outcome)
         _resolve(connection, held, "retried", said)
     return outcomes.events
@@ -127,10 +128,11 @@ def _still_refused(held: _Held, why: str) -> TaximeterError:
     )
 
 
-def _why(items: list[Item]) -> str:
-    if any(item.reason == "too_old" for item in items):
+def _why(cases: list[Case]) -> str:
+    decisions = [decision for case in cases for _, decision in sorted(case.decided.items())]
+    if any(decision.reason == "too_old" for decision in decisions):
         return "it is older than what is still kept, so a repeat of it could not be recognised"
-    return next((item.detail for item in items if item.detail), "no event of it can be counted")
+    return next((decision.detail for decision in decisions if decision.detail), "no event of it can be counted")
 
 
 def _batch(held: _Held) -> Batch:
@@ -187,12 +189,13 @@ def _move(connection: psycopg.Connection[TupleRow], held: _Held, outcomes: Tally
     connection.execute(query("move_quarantined"), known)
 
 
-def _add_usage(ledger: Ledger, shard: int, revision: int, items: list[Item]) -> None:
-    events: list[Event] = [item.event for item in items if item.outcome is Outcome.INSERTED]
-    if not events:
-        return
-    usage: dict[Counter, Amount] = {}
-    ledger.revision(revision).fold(events, usage)
-    ledger.add_usage(shard, usage)
-    # Redis's totals lack them: a fresh token has the next cycle write a new generation from Postgres (rule 5).
-    ledger.store_token(shard, random_token())
+def _add_usage(ledger: Ledger, shard: int, cases: list[Case]) -> None:
+    gathered = Gathered()
+    for case in cases:
+        gathered.add_places(case.batch, case.singles())
+    usage: Counters = {}
+    gathered.fold(ledger.revision, usage)
+    if usage:
+        ledger.add_usage(shard, usage)
+        # Redis's totals lack them: a fresh token has the next cycle write a new generation from Postgres (rule 5).
+        ledger.store_token(shard, random_token())

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from flusher.entry import Entry
-from flusher.law import NO_FLOOR_US, Outcome
+from flusher.law import NO_FLOOR_US, Case, Court, Outcome, Stored
 from sidecar.contract.codec import Batch, Claim, Position, Running
 from sidecar.contract.columns import Columns
 from sidecar.contract.event import Event, Identity
@@ -37,6 +37,28 @@ def a_batch(events: Sequence[Event], claims: Sequence[Claim] = (), accepted_at_u
 def a_claim(key: str, count: int, digest: bytes = b"1" * 16, first: int = 0) -> Claim:
     """Returns the claim of a share."""
     return Claim(claim_key(key, 0), digest, first, count)
+
+
+def rows_of(case: Case) -> dict[int, Event]:
+    """Returns what a case would store, by place: its single events, and its sums by their first."""
+    events = case.batch.events
+    return {place: events[place] for place in case.singles()} | {place: one.event for place, one in case.sums.items()}
+
+
+def settle(court: Court, events: dict[tuple[int, bytes], bytes]) -> None:
+    """Stores what a court left to the primary key among `events`, and lets it decide by what was there."""
+    there: dict[Stored, bytes] = {}
+    for number, case in enumerate(court.cases):
+        for place, event in sorted(rows_of(case).items()):
+            found = events.setdefault((event.time_us, event.key), event.fingerprint)
+            if found is not event.fingerprint:
+                there[Stored(number, place)] = found
+    court.settle(there)
+
+
+def outcomes(court: Court) -> list[Outcome]:
+    """Returns what became of the events that a court heard, in their order."""
+    return [case.outcome(place) for case in court.cases for place in range(case.batch.count)]
 
 
 @dataclass

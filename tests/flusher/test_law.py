@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flusher.law import NO_FLOOR_US, ClaimState, Court, Outcome, Tally, claim_keys, tally
+from flusher.law import NO_FLOOR_US, ClaimState, Court, Decision, Outcome, Tally, claim_keys, tally
 from sidecar.contract.codec import Batch
 from sidecar.contract.event import Event, Identity
 from sidecar.contract.identity import claim_key
-from tests.flusher.rulings import BASE_US, Postgres, a_batch, a_claim, an_entry, an_event
+from tests.flusher.rulings import BASE_US, Postgres, a_batch, a_claim, an_entry, an_event, outcomes, settle
 
 INSERTED, DUPLICATE, CONFLICT, QUARANTINED = (
     Outcome.INSERTED,
@@ -26,14 +26,13 @@ def ruled(
     conflicts: Sequence[Sequence[int]] = (),
     event_floor_us: int = NO_FLOOR_US,
     claim_floor_us: int = NO_FLOOR_US,
-) -> list[list[Outcome | None]]:
+) -> list[list[Outcome]]:
     """Returns what becomes of the events of batches that come in one chunk, with nothing stored before."""
     court = Court({}, event_floor_us, claim_floor_us)
     for number, batch in enumerate(batches):
         court.hear(an_entry(conflicts[number] if conflicts else ()), batch)
-    court.settle({})
-    outcomes = iter(court.items)
-    return [[next(outcomes).outcome for _ in batch.events] for batch in batches]
+    settle(court, {})
+    return [[case.outcome(place) for place in range(case.batch.count)] for case in court.cases]
 
 
 def under(key: str, *indices: int, payload: int = 1) -> list[Event]:
@@ -75,8 +74,9 @@ def test_another_body_under_a_key_counts_nothing_even_with_ids() -> None:
     court = Court({})
     court.hear(an_entry(), first)
     court.hear(an_entry(), other)
-    court.settle({})
-    assert [item.reason for item in court.items] == ["", "idempotency_key_reused", "idempotency_key_reused"]
+    settle(court, {})
+    reasons = [decision.reason for case in court.cases for decision in case.decided.values()]
+    assert reasons == ["idempotency_key_reused", "idempotency_key_reused"]
 
 
 # -- Redis's word
@@ -91,8 +91,8 @@ def test_a_conflict_of_redis_is_believed_and_claims_nothing() -> None:
 def test_a_duplicate_of_redis_is_decided_again() -> None:
     court = Court({})
     court.hear(an_entry(duplicates=[0]), a_batch([an_event(Identity.TIMED, "e-1")]))
-    court.settle({})
-    assert [item.outcome for item in court.items] == [INSERTED]
+    settle(court, {})
+    assert outcomes(court) == [INSERTED]
 
 
 def test_a_body_that_redis_refused_does_not_take_the_key_from_the_one_that_it_knew() -> None:
@@ -135,21 +135,21 @@ def test_what_postgres_can_not_store_is_quarantined_and_claims_nothing() -> None
     court.hear(an_entry(conflicts=[0]), batch, {0: "no such text", 1: "no such number"})
     # when both come again, mended
     court.hear(an_entry(), batch)
-    court.settle({})
+    settle(court, {})
     # then they count
-    assert [item.outcome for item in court.items] == [QUARANTINED, QUARANTINED, INSERTED, INSERTED, INSERTED, DUPLICATE]
-    assert [(item.reason, item.detail, item.place) for item in court.items[:2]] == [
-        ("data_refused", "no such text", 0),
-        ("data_refused", "no such number", 1),
-    ]
+    assert outcomes(court) == [QUARANTINED, QUARANTINED, INSERTED, INSERTED, INSERTED, DUPLICATE]
+    assert court.cases[0].decided == {
+        0: Decision(QUARANTINED, "data_refused", "no such text"),
+        1: Decision(QUARANTINED, "data_refused", "no such number"),
+    }
 
 
 def test_what_postgres_can_not_store_stays_in_quarantine_when_its_key_was_used_by_another_body() -> None:
     court = Court({})
     court.hear(an_entry(), a_batch(under("k", 0), [a_claim("k", 1)]))
     court.hear(an_entry(), a_batch(under("k", 0, 1), [a_claim("k", 2, digest=b"2" * 16)]), {1: "no such text"})
-    court.settle({})
-    assert [item.outcome for item in court.items] == [INSERTED, CONFLICT, QUARANTINED]
+    settle(court, {})
+    assert outcomes(court) == [INSERTED, CONFLICT, QUARANTINED]
 
 
 def test_the_keys_of_the_claims_of_a_batch_are_known_beforehand() -> None:
@@ -231,13 +231,10 @@ def test_the_court_rules_as_the_dictionary_does_however_batches_fall_into_chunks
         for batch, conflicts in chunk:
             court.hear(an_entry(conflicts), batch)
             ruled_by_model += model.decide(batch, conflicts)
-        court.settle({place: events[place] for place in court.candidates if place in events})
+        settle(court, events)
         # then it rules as the dictionary does
-        assert [item.outcome for item in court.items] == ruled_by_model
+        assert outcomes(court) == ruled_by_model
         claims |= {key: court.claims[key] for key in court.changed_claims}
-        for place, item in court.candidates.items():
-            if item.outcome is INSERTED:
-                assert events.setdefault(place, item.event.fingerprint) == item.event.fingerprint
     # and what is stored is what the dictionary has
     assert events == model.events
     assert {key: (state.digest, state.covered or set()) for key, state in claims.items()} == model.claims
@@ -252,9 +249,9 @@ def test_every_event_is_tallied_under_its_producer_and_outcome() -> None:
     one, two = an_event(Identity.TIMED, "e-1", payload=3), an_event(Identity.TIMED, "e-1", payload=4)
     court.hear(an_entry(), a_batch([old, one, one]))
     court.hear(an_entry(producer="producer-2"), a_batch([two, one]))
-    court.settle({})
+    settle(court, {})
     tallies: dict[str, Tally] = {}
-    tally(court.items, tallies)
+    tally(court.cases, tallies)
     nano = 10**9
     assert tallies["producer-1"].events == {INSERTED: 1, DUPLICATE: 1, CONFLICT: 0, QUARANTINED: 1}
     assert tallies["producer-1"].nanos == {INSERTED: 3 * nano, DUPLICATE: 3 * nano, CONFLICT: 0, QUARANTINED: 5 * nano}
@@ -262,8 +259,8 @@ def test_every_event_is_tallied_under_its_producer_and_outcome() -> None:
     assert tallies["producer-2"].nanos == {INSERTED: 0, DUPLICATE: 3 * nano, CONFLICT: 4 * nano, QUARANTINED: 0}
 
 
-def test_an_undecided_event_is_never_tallied() -> None:
+def test_what_is_not_settled_is_never_tallied() -> None:
     court = Court({})
     court.hear(an_entry(), a_batch([an_event(Identity.TIMED, "e-1")]))
     with pytest.raises(ValueError, match="undecided"):
-        tally(court.items, {})
+        tally(court.cases, {})

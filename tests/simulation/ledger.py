@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from flusher.law import NO_FLOOR_US, ClaimState, Item, Outcome
-from flusher.ledger import Advance, DataRefused, LedgerRow, Mark
+from flusher.law import NO_FLOOR_US, Case, ClaimState, Outcome, Stored
+from flusher.ledger import Advance, LedgerRow, Mark
+from flusher.store import DataRefused
 from flusher.totals import day_totals
 from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.codes import TaximeterError
-from sidecar.contract.meters import WINDOW_S, Amount, Counter, Revision, decode_revision
+from sidecar.contract.event import Event
+from sidecar.contract.meters import WINDOW_S, WINDOW_US, Amount, Counter, Revision, decode_revision
 from sidecar.contract.scripts import DayTotals
 from tests.simulation.session import LedgerSession
 
@@ -211,7 +213,7 @@ class MemoryLedger(LedgerSession):
         session = self._statement()
         found = {key: session.get("claims", (key,)) for key in wanted}
         return {
-            key: ClaimState(row[0], None if row[1] is None else set(row[1]), 0)
+            key: ClaimState(row[0], None if row[1] is None else set(row[1]), 0, set(row[2]))
             for key, row in found.items()
             if row is not None
         }
@@ -222,33 +224,48 @@ class MemoryLedger(LedgerSession):
         for key, state in claims.items():
             old = session.get("claims", (key,))
             covered = None if state.covered is None else frozenset(state.covered)
-            session.put("claims", (key,), (state.digest if old is None else old[0], covered))
+            digest = state.digest if old is None else old[0]
+            session.put("claims", (key,), (digest, covered, frozenset(state.summed)))
 
-    def insert(self, shard: int, candidates: Mapping[tuple[int, bytes], Item]) -> dict[tuple[int, bytes], bytes]:
-        """Inserts events; returns the fingerprints of those that were there."""
+    def single_users(self, users: Iterable[str]) -> set[str]:
+        """Returns nobody: there are no subscriptions."""
+        return set()
+
+    def insert(self, shard: int, cases: Sequence[Case]) -> dict[Stored, bytes]:
+        """Stores what counts; returns the fingerprints of what was there."""
         session = self._statement()
-        if any(item.event.user_id == REFUSED for item in candidates.values()):
-            raise DataRefused("a user that is refused")
-        there: dict[tuple[int, bytes], bytes] = {}
-        for place, item in candidates.items():
-            row = session.get("events", place)
-            if row is None:
-                session.put("events", place, (shard, item.entry.producer, item.batch.revision, item.event))
-            else:
-                there[place] = row[3].fingerprint
+        there: dict[Stored, bytes] = {}
+        for number, case in enumerate(cases):
+            events = case.batch.events
+            stored: dict[int, tuple[Event, tuple[int, ...]]] = {}
+            for place in case.singles():
+                stored[place] = events[place], (events[place].nanos,)
+            for place, one in case.sums.items():
+                stored[place] = one.event, tuple(events[part].nanos for part in one.places)
+            for place, (event, parts) in sorted(stored.items()):
+                if event.user_id == REFUSED:
+                    raise DataRefused("a user that is refused")
+                row = session.get("events", (event.time_us, event.key))
+                if row is None:
+                    known = (shard, case.entry.producer, case.batch.revision, event, parts)
+                    session.put("events", (event.time_us, event.key), known)
+                else:
+                    there[Stored(number, place)] = row[3].fingerprint
         return there
 
-    def store_refused(self, shard: int, items: Iterable[Item]) -> None:
+    def store_refused(self, shard: int, cases: Iterable[Case]) -> None:
         """Keeps conflicts and quarantine."""
         session = self._statement()
-        for item in items:
-            if item.outcome is Outcome.CONFLICT:
-                row = (shard, item.entry.producer, item.reason, item.event)
-                session.put("event_conflicts", (self._database.next_serial(),), row)
-            elif item.outcome is Outcome.QUARANTINED:
-                event, entry = item.event, item.entry
-                known = (shard, entry.producer, entry.after.sequence, item.reason, item.detail, entry.record)
-                self.quarantine(*known, 1, event.nanos, item.place)
+        for case in cases:
+            entry, events = case.entry, case.batch.events if case.decided else ()
+            for place, (outcome, reason, detail) in sorted(case.decided.items()):
+                event = events[place]
+                if outcome is Outcome.CONFLICT:
+                    row = (shard, entry.producer, reason, event)
+                    session.put("event_conflicts", (self._database.next_serial(),), row)
+                elif outcome is Outcome.QUARANTINED:
+                    known = (shard, entry.producer, entry.after.sequence, reason, detail, entry.record)
+                    self.quarantine(*known, 1, event.nanos, place)
 
     def quarantine(
         self,
@@ -304,10 +321,17 @@ class MemoryLedger(LedgerSession):
         for key, row in open_rows:
             shard, _, counter = row[:3]
             counted: dict[Counter, Amount] = {}
-            for _, (_, _, revision, event) in session.rows("events"):
-                self.revision(revision).fold([event], counted)
+            for _, (_, _, revision, event, parts) in session.rows("events"):
+                _count(self.revision(revision), event, len(parts), counted)
             usage = session.get("usage", (shard, counter)) or (0, 0)
             if Amount(*usage) == counted.get(counter, Amount()):
                 session.put("discrepancies", key, (*row[:5], True))
                 resolved += 1
         return resolved
+
+
+def _count(revision: Revision, event: Event, events: int, into: dict[Counter, Amount]) -> None:
+    """Adds what a row of so many events feeds."""
+    for meter, dimensions, nanos in revision.shares(event.event_type, event.properties, event.nanos, events):
+        counter = Counter(event.user_id, meter, event.time_us // WINDOW_US, dimensions)
+        into.setdefault(counter, Amount()).add(nanos, events)

@@ -125,12 +125,15 @@ class Oracle:
         if after is GONE:
             self.violation(f"the event {key} was deleted")
             return
-        shard, event = after[0], after[3]
-        payload = self.clients.payloads.get(event.nanos)
-        if payload is None:
-            self.violation(f"an event that nobody sent was stored: {event}")
-        elif payload.time_us is None and event.time_us < watermarks.get(shard, 0) and not self.times_unsure:
-            self.violation(f"an event was given {event.time_us}, before the watermark {watermarks[shard]}")
+        shard, event, parts = after[0], after[3], after[4]
+        payloads = [self.clients.payloads.get(nanos) for nanos in parts]
+        for payload in payloads:
+            if payload is None:
+                self.violation(f"an event that nobody sent was stored: {event}")
+            elif len(parts) > 1 or payload.time_us is not None or self.times_unsure:
+                continue  # a row of several has the time of their window
+            elif event.time_us < watermarks.get(shard, 0):
+                self.violation(f"an event was given {event.time_us}, before the watermark {watermarks[shard]}")
 
     def _drained(self, shard: int, token: str, session: Session, commit: Commit) -> None:
         """Counters that differ from the stream are recorded with the epoch that they differ in (rule 9)."""
@@ -204,7 +207,8 @@ class Oracle:
         rows = list(self.database.tables["events"].values())
         counted: dict[int, int] = defaultdict(int)
         for row in rows:
-            counted[row[3].nanos] += 1
+            for nanos in row[4]:
+                counted[nanos] += 1
         quarantined: dict[int, int] = defaultdict(int)
         for row in self.database.tables["quarantine"].values():
             quarantined[row[6]] += 1
@@ -262,12 +266,12 @@ class Oracle:
     def _usage(self, rows: Sequence[Any]) -> None:
         """Usage per user, meter and window is what the stored events add up to."""
         wanted: dict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
-        for _, _, revision, event in rows:
+        for _, _, revision, event, parts in rows:
             window = event.time_us // MICROSECONDS_PER_WINDOW
             for meter, nanos in _shares(revision, event.event_type, event.nanos):
                 figure = wanted[event.user_id, meter, window]
                 figure[0] += nanos
-                figure[1] += 1
+                figure[1] += len(parts)
         there = {
             (counter.user_id, counter.meter, counter.window): list(row)
             for (_, counter), row in self.database.tables["usage"].items()
@@ -297,7 +301,7 @@ class Oracle:
 
     def _tables(self, hosts: Sequence[SidecarHost]) -> None:
         """Positions account for every event; holes are only where records were lost."""
-        stored = len(self.database.tables["events"])
+        stored = sum(len(row[4]) for row in self.database.tables["events"].values())
         positions: list[Place] = list(self.database.tables["positions"].values())
         inserted = sum(
             count for row in positions for outcome, count in row.events.items() if outcome.name == "INSERTED"

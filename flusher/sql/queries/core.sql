@@ -100,68 +100,88 @@ SELECT user_id, customer FROM customer_users WHERE user_id <> customer
 
 -- name: read_claims
 -- Claims that may be met again.
-SELECT claim_key, digest, covered FROM claims WHERE claim_key = ANY(%s)
+SELECT claim_key, digest, covered, summed FROM claims WHERE claim_key = ANY(%s)
 
 -- name: upsert_claims
 -- New claims, and the indices that older ones cover by now; what covers more is kept for as long as a new one.
-INSERT INTO claims (claim_key, digest, covered, accepted_at)
-SELECT key, digest, covered::int4multirange, 'epoch'::timestamptz + accepted_us * interval '1 microsecond'
-FROM unnest(%s::bytea[], %s::bytea[], %s::text[], %s::bigint[]) AS new (key, digest, covered, accepted_us)
+INSERT INTO claims (claim_key, digest, covered, summed, accepted_at)
+SELECT key, digest, covered::int4multirange, summed::int4multirange,
+       'epoch'::timestamptz + accepted_us * interval '1 microsecond'
+FROM unnest(%s::bytea[], %s::bytea[], %s::text[], %s::text[], %s::bigint[])
+    AS new (key, digest, covered, summed, accepted_us)
 ON CONFLICT (claim_key) DO UPDATE SET
-    covered = EXCLUDED.covered, accepted_at = greatest(claims.accepted_at, EXCLUDED.accepted_at)
+    covered = EXCLUDED.covered, summed = EXCLUDED.summed,
+    accepted_at = greatest(claims.accepted_at, EXCLUDED.accepted_at)
+
+-- name: read_single_users
+-- Those of the users with a subscription that begins or ends inside a window: its periods may have to be rated from
+-- their single events.
+SELECT wanted.user_id
+FROM unnest(%s::text[]) AS wanted (user_id) LEFT JOIN customer_users USING (user_id)
+WHERE EXISTS (
+    SELECT FROM subscriptions
+    WHERE subscriptions.customer = coalesce(customer_users.customer, wanted.user_id)
+      AND (start_at <> date_bin('15 minutes', start_at, 'epoch') OR end_at <> date_bin('15 minutes', end_at, 'epoch'))
+)
+
+-- name: copy_events
+-- Events that are new as far as Redis knows. One that is there fails the whole chunk, to be compared (design 2.2).
+COPY events (shard, revision, events, received_at, user_id, source, event_type, units, properties, event_time,
+             fingerprint, event_key, id)
+FROM STDIN (FORMAT BINARY)
 
 -- name: create_staged
--- Where a chunk of events is copied to before it is compared with what is there. Lives as long as the connection.
+-- Where events are copied to that are compared with what is there. Lives as long as the connection.
 CREATE TEMPORARY TABLE IF NOT EXISTS staged (
     place       integer NOT NULL,
-    time_us     bigint  NOT NULL,
-    event_key   bytea   NOT NULL,
-    fingerprint bytea   NOT NULL,
+    shard       integer NOT NULL,
     revision    integer NOT NULL,
-    received_us bigint  NOT NULL,
+    events      integer NOT NULL,
+    received_at timestamptz NOT NULL,
     user_id     text    NOT NULL,
     source      text    NOT NULL,
-    id          text,
     event_type  text    NOT NULL,
-    units       text    NOT NULL,
-    properties  text    NOT NULL
+    units       numeric NOT NULL,
+    properties  jsonb,
+    event_time  timestamptz NOT NULL,
+    fingerprint bytea   NOT NULL,
+    event_key   bytea   NOT NULL,
+    id          text
 ) ON COMMIT DELETE ROWS
 
 -- name: clear_staged
--- Room for the next chunk.
+-- Room for the next ones.
 TRUNCATE staged
 
 -- name: copy_staged
--- The chunk.
+-- The events, with their places among these from 0.
 COPY staged FROM STDIN (FORMAT BINARY)
 
 -- name: insert_staged
--- Insert what is not there, in the order of the places; answer the places of what is (the law, design 2.2).
-WITH added AS (
-    INSERT INTO events (event_time, event_key, fingerprint, shard, revision, received_at, user_id, source, id,
-                        event_type, units, properties)
-    SELECT 'epoch'::timestamptz + time_us * interval '1 microsecond', event_key, fingerprint, %(shard)s, revision,
-           'epoch'::timestamptz + received_us * interval '1 microsecond', user_id, source, id, event_type,
-           units::numeric, nullif(properties, '')::jsonb
-    FROM staged
+-- Insert what is not there, of a primary key the first; answer the places of the others (the law, design 2.2).
+WITH firsts AS (
+    SELECT DISTINCT ON (event_time, event_key) * FROM staged ORDER BY event_time, event_key, place
+), added AS (
+    INSERT INTO events (shard, revision, events, received_at, user_id, source, event_type, units, properties,
+                        event_time, fingerprint, event_key, id)
+    SELECT shard, revision, events, received_at, user_id, source, event_type, units, properties,
+           event_time, fingerprint, event_key, id
+    FROM firsts
     ON CONFLICT DO NOTHING
     RETURNING event_time, event_key
 )
-SELECT staged.place
-FROM staged LEFT JOIN added
-    ON added.event_key = staged.event_key
-    AND added.event_time = 'epoch'::timestamptz + staged.time_us * interval '1 microsecond'
-WHERE added.event_key IS NULL
+SELECT place FROM staged
+EXCEPT
+SELECT place FROM firsts JOIN added USING (event_time, event_key)
 
 -- name: read_fingerprints
--- The fingerprints of events that are there, each looked up by its key alone.
-SELECT wanted.time_us, wanted.event_key, found.fingerprint
-FROM unnest(%s::bigint[], %s::bytea[]) AS wanted (time_us, event_key)
-CROSS JOIN LATERAL (
+-- The fingerprints of what holds the primary keys of some staged events, each looked up by its key alone.
+SELECT staged.place, found.fingerprint
+FROM staged CROSS JOIN LATERAL (
     SELECT fingerprint FROM events
-    WHERE event_time = 'epoch'::timestamptz + wanted.time_us * interval '1 microsecond'
-      AND events.event_key = wanted.event_key
+    WHERE event_time = staged.event_time AND events.event_key = staged.event_key
 ) AS found
+WHERE staged.place = ANY(%s)
 
 -- name: upsert_usage
 -- Add to the usage of counters; only what was inserted is ever added.

@@ -87,7 +87,7 @@ DELETE FROM claims
 WHERE claim_key = %s AND digest = %s AND covered IS NULL AND accepted_at > (SELECT event_floor FROM ledger)
 
 -- name: release_index
--- The same for one index of a request under an Idempotency-Key.
+-- The same for one index of a request under an Idempotency-Key. One that is counted in a summed row stays.
 UPDATE claims SET covered = covered - int4multirange(int4range(%(index)s, %(index)s + 1))
-WHERE claim_key = %(key)s AND digest = %(digest)s AND covered IS NOT NULL
+WHERE claim_key = %(key)s AND digest = %(digest)s AND covered IS NOT NULL AND NOT summed @> %(index)s::integer
   AND accepted_at > (SELECT event_floor FROM ledger)

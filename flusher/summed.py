@@ -1,0 +1,116 @@
+"""Summed rows (design 2.4): what a request under an Idempotency-Key adds to the same counters, as one row. Pure.
+
+The claim decides what counts, so nothing has to be told apart by its row: a repeat is known by claim and index alone.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Set
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import msgspec
+
+from sidecar.contract.codec import Batch, Claim, numbers
+from sidecar.contract.event import Event, Identity, compact_units
+from sidecar.contract.identity import FINGERPRINT_BYTES, indexed_key
+from sidecar.contract.meters import PROPERTY_PREFIX, WINDOW_US, Revision, groups_of
+
+_SUMMABLE: Final = frozenset({"sum", "count"})
+_CACHED: Final = 4_096
+
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+class KeyedRows(StrEnum):
+    """What Postgres keeps of events under an Idempotency-Key."""
+
+    SINGLE = "single"
+    SUMMED = "summed"
+
+
+class Sum(NamedTuple):
+    """Two or more events of a batch as one row: the `places` that it stands for, and the row.
+
+    The row's time is the start of the window and its key that of the first event; its units are the sum, its
+    properties those that meters read, its fingerprint the beginning of the body's digest.
+    """
+
+    places: tuple[int, ...]
+    event: Event
+
+
+class Summing:
+    """Sums up what claims newly cover, under the meters of `revision_of(number)`.
+
+    Of `single` users every event is kept: a boundary of a billing period may lie inside a window of theirs.
+    """
+
+    def __init__(self, revision_of: Callable[[int], Revision], single: Set[str]) -> None:
+        self._revision_of = revision_of
+        self._single = single
+
+    def sums(self, batch: Batch, claim: Claim, indices: dict[int, int]) -> list[Sum]:
+        """Return the sums of what a claim newly covers: `indices` by places. What is in none stays a single event."""
+        revision = self._revision_of(batch.revision)
+        groups, column = groups_of(batch)
+        group_of = numbers("H", column)
+        members: list[list[int]] = [[] for _ in groups]
+        for place in indices:
+            members[group_of[place]].append(place)
+        rows: dict[tuple[str, str, str, str, int], list[int]] = {}
+        nanos: Counter[tuple[str, str, str, str, int]] = Counter()
+        for (number, window), places in zip(groups, members, strict=True):
+            content = batch.contents[number]
+            kept = _kept(revision, content.event_type)
+            if not places or kept is None or content.user_id in self._single:
+                continue
+            properties = _reduced(content.properties, kept) if content.properties else ""
+            same = (content.user_id, content.source, content.event_type, properties, window)
+            rows.setdefault(same, []).extend(places)
+            nanos[same] += content.nanos * len(places)
+        return [
+            Sum(tuple(places), _event(claim, indices[places[0]], nanos[same], *same))
+            for same, places in rows.items()
+            if len(places) > 1
+        ]
+
+
+def _event(
+    claim: Claim, index: int, nanos: int, user_id: str, source: str, event_type: str, properties: str, window: int
+) -> Event:
+    return Event(
+        indexed_key(claim.key, index),
+        claim.digest[:FINGERPRINT_BYTES],
+        Identity.INDEXED,
+        index,
+        window * WINDOW_US,
+        user_id,
+        source,
+        None,
+        event_type,
+        compact_units(nanos),
+        properties,
+    )
+
+
+@lru_cache(_CACHED)
+def _kept(revision: Revision, event_type: str) -> frozenset[str] | None:
+    """Return the properties that meters of an event type read; None where it feeds other meters than sum and count.
+
+    This is the one place that says which events may be summed up.
+    """
+    meters = [meter for meter in revision.meters if meter.event_type == event_type]
+    if any(meter.aggregation not in _SUMMABLE for meter in meters):
+        return None
+    names = {name for meter in meters for name in (*meter.group_by, *meter.filter)}
+    fields = {meter.field.removeprefix(PROPERTY_PREFIX) for meter in meters if meter.field != "units"}
+    return frozenset(names | fields)
+
+
+@lru_cache(_CACHED)
+def _reduced(properties: str, kept: frozenset[str]) -> str:
+    """Return the JSON text of the properties that are kept, their values as they were written."""
+    found = {name: value for name, value in _decode(properties).items() if name in kept}
+    return _encode(found).decode() if found else ""
