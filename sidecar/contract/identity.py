@@ -11,7 +11,7 @@ from typing import Final
 KEY_BYTES: Final = 16
 FINGERPRINT_BYTES: Final = 8
 DIGEST_BYTES: Final = 16
-BEGUN_MAX: Final = 4_096  # requests whose part of a hash is kept: half of the work of a key
+BEGUN_MAX: Final = 4_096  # users and requests whose part of a hash is kept
 
 # A hasher a use, copied for every hash: an event takes two, and setting one up costs more than hashing with it.
 _EVENT: Final = blake2b(digest_size=KEY_BYTES, person=b"event")
@@ -35,8 +35,9 @@ def _prefixed(*parts: str) -> bytes:
     return b"".join([piece for part in encoded for piece in (len(part).to_bytes(4, "big"), part)])
 
 
+@lru_cache(maxsize=BEGUN_MAX)
 def event_keys_begun(user_id: str, source: str) -> blake2b:
-    """Return what the keys of a user's events from a source have in common: half of the work of each."""
+    """Return what the keys of a user's events from a source have in common, half of the work of each: to be copied."""
     hasher = _EVENT.copy()
     hasher.update(_prefixed(user_id, source))
     return hasher
