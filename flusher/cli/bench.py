@@ -5,11 +5,13 @@ import json
 import logging
 import signal
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from flusher.bench import growth
 from flusher.bench.contest import Pace
 from flusher.bench.figures import Figure
 from flusher.bench.machine import describe
@@ -22,6 +24,7 @@ from sidecar.contract.codes import TaximeterError
 
 QUICK: Final = Pace(2, 0.6)
 FULL: Final = Pace(3, 1.0)
+GROWTH: Final = Pace(7, 1.0)
 LEGEND: Final = (
     "Ours and what is beside it are measured in short rounds in turn; figures are medians over the rounds.",
     "A batch is synced to the journal and applied in Redis before it is answered. Its events are of 100 users in turn.",
@@ -44,6 +47,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where a scratch directory is made, and removed again (default: where the system keeps temporary files)",
     )
     parser.add_argument(
+        "--growth",
+        type=_sizes,
+        metavar="MILLIONS",
+        help="instead of all rows: what an event costs beside so many millions of keys in Redis and of events in "
+        "PostgreSQL, such as 1,10,50",
+    )
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="draw what --growth measured, as SVG")
+    parser.add_argument(
         "--json", metavar="FILE", nargs="?", const="-", help="write JSON to FILE, or to standard output without one"
     )
 
@@ -51,13 +62,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and print. Returns 1 when a row could not be measured. Raises TaximeterError when nothing could."""
     rows = chosen(args.only, quick=args.quick)
-    default = QUICK if args.quick else FULL
+    if args.chart and not args.growth:
+        raise TaximeterError("usage_invalid", "--chart: expected together with --growth, got it alone")
+    default = GROWTH if args.growth else QUICK if args.quick else FULL
     pace = Pace(args.rounds or default.rounds, args.seconds or default.seconds)
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _interrupt)
-    with Stand(args.data_dir) as stand:
-        machine = describe(stand.directory)
-        figures = [figure for place, row in enumerate(rows) for figure in _measure(row, stand, pace, place, len(rows))]
+    if args.growth:
+        machine = describe(args.data_dir or Path(tempfile.gettempdir()))
+        figures = list(growth.measure(args.growth, args.data_dir, pace))
+        if args.chart:
+            args.chart.write_text(growth.chart(figures, machine), encoding="utf-8")
+    else:
+        with Stand(args.data_dir) as stand:
+            machine = describe(stand.directory)
+            figures = [one for place, row in enumerate(rows) for one in _measure(row, stand, pace, place, len(rows))]
     report = {"machine": machine, "rounds": pace.rounds, "seconds": pace.seconds}
     report["figures"] = [figure.as_json() for figure in figures]
     if args.json == "-":
@@ -97,3 +116,14 @@ def _seconds(text: str) -> float:
     if not 0.1 <= value <= 60:
         raise argparse.ArgumentTypeError(f"expected seconds from 0.1 to 60, got {text!r}")
     return value
+
+
+def _sizes(text: str) -> list[int]:
+    """Return sizes of keys and events, of millions that are joined by commas."""
+    try:
+        sizes = [round(float(part) * growth.MILLION) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or not all(1_000 <= size <= 1_000 * growth.MILLION for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected millions from 0.001 to 1000 joined by commas, got {text!r}")
+    return sizes
