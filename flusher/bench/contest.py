@@ -9,7 +9,7 @@ from typing import Final
 
 from flusher.bench.driver import Driver
 from flusher.bench.figures import Figure, Goal
-from flusher.bench.load import App, Load, Measured, Turn
+from flusher.bench.load import App, Load, Measured, Turn, Wrk
 
 WARM_UP_S: Final = 0.25
 DRAIN_EVENTS_A_SECOND: Final = 100_000
@@ -43,7 +43,7 @@ class Contestant:
     """
 
     name: str
-    load: Load | App
+    load: Load | App | Wrk
     pids: Mapping[str, int | None]
 
 
@@ -96,8 +96,7 @@ class _Running:
         load = self.contestant.load
         share = self._used_s[load.sender] / self._seconds / (os.cpu_count() or 1)
         late = f"; {self._late / self._requests:.1%} of the answers were journaled only" if self._late else ""
-        sender = "the load generator" if isinstance(load, Load) else "the app"
-        return f"{load.manner}; {sender} took {share:.1%} of the machine{late}"
+        return f"{load.manner}; {load.who} took {share:.1%} of the machine{late}"
 
 
 def contest(pace: Pace, title: Title, ours: Contestant, others: Sequence[Contestant]) -> Figure:

@@ -10,7 +10,7 @@ from typing import IO, Final, Self
 
 import msgspec
 
-from flusher.bench.load import TIMEOUT_S, App, Load, Measured, Turn
+from flusher.bench.load import TIMEOUT_S, App, Load, Measured, Turn, Wrk
 from flusher.embedded.process import die_with_parent
 from sidecar.contract.codes import TaximeterError
 
@@ -20,7 +20,7 @@ POLL_S: Final = 0.1
 class Driver:
     """A running load generator. Use it as a context; outside of its turns it waits and costs nothing."""
 
-    def __init__(self, load: Load | App) -> None:
+    def __init__(self, load: Load | App | Wrk) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", load.module],
             stdin=subprocess.PIPE,

@@ -48,6 +48,7 @@ class Load(msgspec.Struct, frozen=True):
 
     module: ClassVar[str] = "flusher.bench.load"  # the program that sends it
     sender: ClassVar[str] = "load"  # what the table calls that
+    who: ClassVar[str] = "the load generator"
 
     @property
     def manner(self) -> str:
@@ -62,7 +63,24 @@ class App(msgspec.Struct, frozen=True):
 
     module: ClassVar[str] = "flusher.bench.app"
     sender: ClassVar[str] = "app"
+    who: ClassVar[str] = "the app"
     manner: ClassVar[str] = "one thread calls"
+
+
+class Wrk(msgspec.Struct, frozen=True):
+    """Single events over HTTP, sent by wrk, a load generator in C; `flusher.bench.wrk` runs it."""
+
+    port: int
+    connections: int
+
+    module: ClassVar[str] = "flusher.bench.wrk"
+    sender: ClassVar[str] = "wrk"
+    who: ClassVar[str] = "wrk"
+
+    @property
+    def manner(self) -> str:
+        """How it is sent, for a person."""
+        return f"{self.connections} connections"
 
 
 class Turn(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from flusher.bench.http_rows import ARTICLE, BARE, SET_NX, TWO_STEP, WEBDIS, Kin
 from flusher.bench.latency_rows import latency
 from flusher.bench.requests import Encoding
 from flusher.bench.servers import Stand
+from flusher.bench.wrk_rows import by_wrk
 from sidecar.contract.codes import TaximeterError
 
 _SIZES: Final = (1, 10, 100, 500, 1000)
@@ -61,6 +62,7 @@ def all_rows() -> list[Row]:
     ids, keyed = Kind(500), Kind(500, keyed=True)
     return [
         *map(_ingest, _kinds()),
+        Row("wrk", partial(by_wrk, Goal(BARE, least=0.75))),
         Row("client-stream", partial(client, "stream", Goal(least=100_000), Goal(most=5)), quick=True),
         Row("client-unix", partial(client, "unix", Goal(least=100_000), Goal(most=5))),
         Row("latency", partial(latency, ids, Goal(most=10)), quick=True),

@@ -70,9 +70,10 @@ def test_what_comes_behind_ingest_is_measured_too(scratch: Path) -> None:
 
 
 def test_the_stream_and_the_client_are_measured_too(scratch: Path) -> None:
-    _, figures = measured(scratch, "stream-msgpack-10", "client-stream", "client-unix")
+    _, figures = measured(scratch, "stream-msgpack-10", "wrk", "client-stream", "client-unix")
     assert list(figures) == [
         "stream socket, msgpack, 10 events, ids",
+        *(["HTTP, JSON, 1 event, ids, sent by wrk"] if shutil.which("wrk") else []),
         "client library, stream socket, single calls",
         "client library, stream socket, app CPU for a call",
         "client library, HTTP on the Unix socket, single calls",
