@@ -56,7 +56,7 @@ FLUSHER: Final = {
     "shard locked": Point("flusher.ledger", "Ledger.lock", "postgres"),
     "counters read": Point("flusher.source", "Source.counters", "redis"),
     "entries read": Point("flusher.source", "Source.entries", "redis"),
-    "partition made": Point("flusher.ledger", "ensure_partitions", "postgres"),
+    "partition made": Point("flusher.store", "ensure_partitions", "postgres"),
     "events inserted": Point("flusher.ledger", "Ledger.insert", "postgres"),
     "claims stored": Point("flusher.ledger", "Ledger.store_claims", "postgres"),
     "usage added": Point("flusher.ledger", "Ledger.add_usage", "postgres"),
