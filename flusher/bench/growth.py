@@ -96,7 +96,7 @@ def measure(sizes: Sequence[int], parent: Path | None, pace: Pace) -> Iterator[F
             _tell(f"{named(size)}: filled in {time.monotonic() - began_at:.0f} s")
             for one in (small, large):
                 one.turn(pace.drain_events)  # connections, caches, scripts
-            pairs = [(large.turn(pace.drain_events), small.turn(pace.drain_events)) for _ in range(pace.rounds)]
+            pairs = [_pair(large, small, pace.drain_events, first=turn % 2 == 0) for turn in range(pace.rounds)]
             for figure in _figures(size, smallest, pairs, large.said()):
                 _tell(f"{figure.name}: {figure.value:.2f} {figure.unit}, ratio {figure.ratio(named(smallest)):.3f}")
                 yield figure
@@ -117,6 +117,14 @@ def chart(figures: Sequence[Figure], machine: Mapping[str, object]) -> str:
 def named(size: int) -> str:
     """Return a size for a person."""
     return f"{size / MILLION:g} million"
+
+
+def _pair(large: Grown, small: Grown, events: int, *, first: bool) -> tuple[Cost, Cost]:
+    """Return what a round of both costs; `first`: the large one begins."""
+    if first:
+        return large.turn(events), small.turn(events)
+    cost = small.turn(events)
+    return large.turn(events), cost
 
 
 def _figures(size: int, smallest: int, pairs: Sequence[tuple[Cost, Cost]], said: str) -> Iterator[Figure]:

@@ -11,13 +11,14 @@ SELECT pg_reload_conf()
 SELECT date_bin('15 minutes', now(), 'epoch')
 
 -- name: growth_events
--- Events as a drain stores them, in the order of their time: keys are random, users come in turn.
+-- Events as a drain stores them, in the order of their time: keys as good as random, users in turn.
 INSERT INTO events (event_time, event_key, fingerprint, shard, revision, received_at, user_id, source, id, event_type,
                     units)
-SELECT at, uuid_send(gen_random_uuid()), substr(uuid_send(gen_random_uuid()), 1, 8), 0, 0, at,
+SELECT at, substr(hash, 1, 16), substr(hash, 17, 8), 0, 0, at,
        'cus_' || lpad((n %% %(users)s)::text, 6, '0'), '', 'filled00-' || lpad(n::text, 12, '0') || '-0000', 'api_call', 1
 FROM generate_series(1, %(count)s) AS n,
-     LATERAL (SELECT %(start)s::timestamptz + n * %(step_s)s * interval '1 second' AS at) AS moment
+     LATERAL (SELECT %(start)s::timestamptz + n * %(step_s)s * interval '1 second' AS at) AS moment,
+     LATERAL (SELECT sha256(timestamptz_send(at)) AS hash) AS hashed
 
 -- name: growth_usage
 -- What these events add up to.
