@@ -13,10 +13,11 @@ from sidecar.contract.meters import WINDOW_S, Counter
 CONTRACT_VERSION: Final = 1
 PREFIX: Final = f"t{CONTRACT_VERSION}"
 
-LEDGER: Final = f"{PREFIX}:ledger"  # hash: what every sidecar has to know
-METERS: Final = f"{PREFIX}:meters"  # hash: revision -> meters
-USERS: Final = f"{PREFIX}:users"  # hash: user -> customer, where they differ
-ASKING: Final = f"{PREFIX}:asking"  # hash: producer -> what it says of itself, until it is registered
+COMMON: Final = f"{{{PREFIX}}}"  # the hash tag of what belongs to no shard: one server of a cluster has all of it
+LEDGER: Final = f"{COMMON}:ledger"  # hash: what every sidecar has to know
+METERS: Final = f"{COMMON}:meters"  # hash: revision -> meters
+USERS: Final = f"{COMMON}:users"  # hash: user -> customer, where they differ
+ASKING: Final = f"{COMMON}:asking"  # hash: producer -> what it says of itself, until it is registered
 GENERATION_CHARS: Final = 8
 WINDOWS_PER_DAY: Final = 86_400 // WINDOW_S
 
@@ -70,10 +71,10 @@ def totals(shard: int, generation: str, user_id: str, day: int) -> str:
 
 def proof_answers(question: str) -> str:
     """Return the key under which the sidecars answer a question of `taximeter verify`."""
-    return f"{PREFIX}:proof:{question}"
+    return f"{COMMON}:proof:{question}"
 
 
-PROOF_QUESTION: Final = f"{PREFIX}:proof"
+PROOF_QUESTION: Final = f"{COMMON}:proof"
 
 
 def generation_of(key: bytes) -> tuple[int, str] | None:

@@ -35,6 +35,12 @@ def test_all_keys_of_a_shard_are_in_one_slot() -> None:
     assert {slot_of(name) for name in names} == {slot_of("t1:3")}
 
 
+def test_what_belongs_to_no_shard_is_in_one_slot_so_that_a_replica_has_a_beginning_of_what_was_told() -> None:
+    names = {keys.LEDGER, keys.METERS, keys.USERS, keys.ASKING, keys.PROOF_QUESTION, keys.proof_answers("q")}
+    assert {slot_of(name) for name in names} == {slot_of("t1")}
+    assert not any(keys.generation_of(name.encode()) for name in names)
+
+
 def test_a_url_may_name_several_hosts_and_each_keeps_what_is_around_it() -> None:
     named = "rediss://user:p%40ss@a:1,b:2,[::1]:3/0?ssl_ca_certs=ca.pem"
     expected = [f"rediss://user:p%40ss@{host}/0?ssl_ca_certs=ca.pem" for host in ("a:1", "b:2", "[::1]:3")]
