@@ -22,7 +22,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test simulate faults bench measure-rebuild measure-client measure-outage measure-shards capacity check format requirements clean
+.PHONY: help install demo test simulate faults bench measure-rebuild measure-client measure-outage measure-shards measure-steps capacity check format requirements clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -60,6 +60,9 @@ measure-outage: $(INSTALLED) ## measure a sidecar without Redis, and how it catc
 
 measure-client: $(INSTALLED) ## measure the client library with EVENTS=500000 single calls, through to Redis
 	$(BIN)/python -m tests.measure.client --events $(EVENTS)
+
+measure-steps: $(INSTALLED) ## measure what an event costs at each step of the sidecar
+	@$(BIN)/python -m tests.measure.steps $(MEASURE_ARGS)
 
 measure-shards: $(INSTALLED) ## measure an event's cost with 1 to 8 shards, on one server and a cluster; MEASURE_ARGS=--write keeps it
 	$(BIN)/python -m tests.measure.shards $(MEASURE_ARGS)

@@ -24,6 +24,9 @@ _decode_canonical = msgspec.json.Decoder(dict[str, object], float_hook=Decimal).
 _Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=STRING_BYTES_MAX)]
 
 
+ABSENT: Final = msgspec.Raw()  # a field that was left out
+
+
 class RawEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """One event as it was sent: the fields of the documentation, `units` and `properties` still as bytes.
 
@@ -36,7 +39,7 @@ class RawEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     timestamp: Annotated[str, msgspec.Meta(min_length=1)] = ""
     id: _Identifier = ""
     source: Annotated[str, msgspec.Meta(max_length=STRING_BYTES_MAX)] = ""
-    properties: msgspec.Raw = msgspec.Raw()
+    properties: msgspec.Raw = ABSENT
 
 
 class Properties(NamedTuple):

@@ -26,7 +26,7 @@ from sidecar.contract.event import (
 from sidecar.contract.identity import KEY_BYTES, claim_key, event_key_of, event_keys_begun, shard_of
 from sidecar.contract.meters import Revision
 from sidecar.fields import Refusal, event_time_us, string_problem
-from sidecar.raw import JSON, RawEvent
+from sidecar.raw import ABSENT, JSON, RawEvent
 
 MEDIA_TYPES: Final = tuple(BODY_TYPES)
 
@@ -169,7 +169,8 @@ class _Reader:
                 given_us = times_us.get(timestamp)
                 if given_us is None and timestamp:
                     given_us = times_us[timestamp] = event_time_us(timestamp, now_us, terms.floor_us)
-                same = (raw.user_id, raw.event_type, bytes(raw.units), raw.source, bytes(raw.properties))
+                properties = b"" if raw.properties is ABSENT else bytes(raw.properties)
+                same = (raw.user_id, raw.event_type, bytes(raw.units), raw.source, properties)
                 known = known_contents.get(same)
                 if known is None:
                     known = known_contents[same] = self._know(raw)
