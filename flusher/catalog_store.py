@@ -9,10 +9,10 @@ import psycopg
 from psycopg.rows import DictRow, TupleRow, dict_row
 from psycopg.types.json import Jsonb
 
-from flusher.catalog.diff import Change, Changes, compare, names_to_look_up
+from flusher.catalog.diff import Boundary, Change, Changes, boundaries_to_look_up, compare, names_to_look_up
 from flusher.catalog.encode import meter_table
 from flusher.catalog.model import Catalog, Customer, PlanVersion, Subscription
-from flusher.catalog.parse import parse
+from flusher.catalog.parse import Draft, parse
 from flusher.catalog.plan_reader import plan_table, read_plan
 from flusher.catalog.reader import Report, Table
 from flusher.pricing.plan import Plan
@@ -49,7 +49,8 @@ def apply_catalog(connection: Connection, text: str, *, dry_run: bool = False) -
         current = load_catalog(connection)
         draft = parse(text, current)
         floor_us = connection.execute(query("read_ledger")).fetchall()[0][4]
-        changes = compare(draft, current, _used(connection, names_to_look_up(draft)), floor_us)
+        used = _used(connection, names_to_look_up(draft))
+        changes = compare(draft, current, used, floor_us, _summed(connection, draft, current))
         return _write(connection, changes)
 
 
@@ -137,6 +138,18 @@ def _used(connection: Connection, names: Iterable[str]) -> frozenset[str]:
     """Return those of the names under which usage was counted."""
     rows = connection.execute(query("meters_with_usage"), {"names": sorted(names)}).fetchall()
     return frozenset(row[0] for row in rows)
+
+
+def _summed(connection: Connection, draft: Draft, current: Catalog) -> frozenset[Boundary]:
+    """Return the new boundaries in whose windows the customer has summed rows."""
+    after = current.with_entries(draft.catalog)
+    found: set[Boundary] = set()
+    for name, key, moment in boundaries_to_look_up(draft, current):
+        customer = after.subscriptions[name].customer
+        users = after.customers.get(customer, Customer.implied(customer)).user_ids
+        if connection.execute(query("find_summed"), {"moment": moment, "users": list(users)}).fetchone():
+            found.add((name, key, moment))
+    return frozenset(found)
 
 
 def _write(connection: Connection, changes: Changes) -> Applied:

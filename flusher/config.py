@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final
 
+from flusher.summed import KeyedRows
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.settings import (
     LOG_LEVELS,
@@ -45,6 +46,14 @@ def read_events_days(text: str) -> int | None:
         raise ValueError(f"{error}; or {FOREVER}") from error
 
 
+def read_keyed_rows(text: str) -> KeyedRows:
+    """Return what PostgreSQL keeps of events under an Idempotency-Key."""
+    try:
+        return KeyedRows(text)
+    except ValueError as error:
+        raise ValueError(f"expected {' or '.join(KeyedRows)}, got {text!r}") from error
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """What a flusher runs with. Made by `settings_from`."""
@@ -64,6 +73,16 @@ class Settings:
         int,
         Setting(
             "35", count(1, 3_650, "days"), "days", "how long a repeat of an `id` alone or an `Idempotency-Key` is known"
+        ),
+    ]
+    keyed_rows: Annotated[
+        KeyedRows,
+        Setting(
+            "single",
+            read_keyed_rows,
+            "word",
+            "what PostgreSQL keeps of events under an `Idempotency-Key`: `single` events, or `summed` rows where they "
+            "feed only sums and counts",
         ),
     ]
     events_keep_days: Annotated[

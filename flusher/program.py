@@ -59,7 +59,12 @@ def _connect(settings: Settings, health: Health, stop: threading.Event) -> Worke
         try:
             keep = Keep(settings.claims_keep_days, settings.events_keep_days)
             return Worker.connect(
-                settings.redis_url, settings.database_url, health, keep, settings.finalization_window_s
+                settings.redis_url,
+                settings.database_url,
+                health,
+                keep,
+                settings.finalization_window_s,
+                settings.keyed_rows,
             )
         except TaximeterError as error:
             if not isinstance(error, TryAgainError) and error.code != "schema_outdated":

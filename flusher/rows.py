@@ -8,7 +8,7 @@ from typing import Any, Final
 from flusher.law import Case, Decision
 from flusher.summed import Sum
 from sidecar.contract.codec import Batch, numbers
-from sidecar.contract.event import Content, Event, nanos_of
+from sidecar.contract.event import Content, Event
 from sidecar.contract.identity import FINGERPRINT_BYTES, KEY_BYTES
 from sidecar.contract.meters import Counter
 from sidecar.contract.units import format_units
@@ -66,7 +66,7 @@ def _rows(shard: int, case: Case, places: Sequence[int]) -> list[bytes]:
 
 def _rows_of_events(shard: int, batch: Batch) -> list[bytes]:
     """Return the rows of a batch's events, column by column: it is half of what the flusher does for an event."""
-    shared = [_shared(shard, batch, content, 1) for content in batch.contents]
+    shared = [_shared(shard, batch, content, content.nanos, 1) for content in batch.contents]
     columns = zip(
         [shared[number] for number in numbers("H", batch.content_of)],
         [_time(time_us) for time_us in numbers("q", batch.times_us)],
@@ -92,11 +92,11 @@ def _identified(batch: Batch) -> tuple[Sequence[bytes], Sequence[bytes], Sequenc
 def _row_of_sum(shard: int, batch: Batch, one: Sum) -> bytes:
     event = one.event
     content = Content(event.user_id, event.source, event.event_type, event.units, event.properties)
-    shared = _shared(shard, batch, content, len(one.places))
+    shared = _shared(shard, batch, content, one.nanos, len(one.places))
     return _ROW % (shared, _time(event.time_us), event.fingerprint, event.key, _NULL)
 
 
-def _shared(shard: int, batch: Batch, content: Content, events: int) -> bytes:
+def _shared(shard: int, batch: Batch, content: Content, nanos: int, events: int) -> bytes:
     """Return the columns that the events of one content have in common."""
     return b"".join(
         (
@@ -106,7 +106,7 @@ def _shared(shard: int, batch: Batch, content: Content, events: int) -> bytes:
             _field(content.user_id.encode()),
             _field(content.source.encode()),
             _field(content.event_type.encode()),
-            _field(_numeric(content.units)),
+            _field(_numeric(nanos)),
             _field(b"\x01" + content.properties.encode()) if content.properties else _NULL,
         )
     )
@@ -128,9 +128,8 @@ def _time(time_us: int) -> bytes:
 
 
 @lru_cache(_CACHED)
-def _numeric(units: int | str) -> bytes:
-    """Return units as PostgreSQL's numeric: digits to the base of 10,000, their weight, sign, and decimal places."""
-    nanos = nanos_of(units)
+def _numeric(nanos: int) -> bytes:
+    """Return nanos as PostgreSQL's numeric: digits to the base of 10,000, their weight, sign, and decimal places."""
     rest, digits = abs(nanos) * 1_000, []  # three digits of 10,000 behind the point
     while rest:
         rest, digit = divmod(rest, 10_000)

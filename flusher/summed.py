@@ -31,13 +31,14 @@ class KeyedRows(StrEnum):
 
 
 class Sum(NamedTuple):
-    """Two or more events of a batch as one row: the `places` that it stands for, and the row.
+    """Two or more events of a batch as one row: the `places` that it stands for, their sum in nanos, and the row.
 
     The row's time is the start of the window and its key that of the first event; its units are the sum, its
     properties those that meters read, its fingerprint the beginning of the body's digest.
     """
 
     places: tuple[int, ...]
+    nanos: int
     event: Event
 
 
@@ -71,7 +72,7 @@ class Summing:
             rows.setdefault(same, []).extend(places)
             nanos[same] += content.nanos * len(places)
         return [
-            Sum(tuple(places), _event(claim, indices[places[0]], nanos[same], *same))
+            Sum(tuple(places), nanos[same], _event(claim, indices[places[0]], nanos[same], *same))
             for same, places in rows.items()
             if len(places) > 1
         ]

@@ -14,6 +14,7 @@ from flusher.rebuild import Rebuild, Rebuilt
 from flusher.registrar import QUIET_S, Registrar
 from flusher.retention import Dropped, Keep, Retention
 from flusher.source import EpochChanged, Source
+from flusher.summed import KeyedRows
 from flusher.watch import Seen, Watch
 from sidecar.contract.codes import TaximeterError, TryAgainError
 
@@ -49,7 +50,7 @@ class Observer:
 class Worker:
     """One flusher: any number may run. Without `keep` it drops nothing, without `watch` it says nothing of Redis.
 
-    `quiet_s`: see `Registrar`.
+    `quiet_s`: see `Registrar`; `keyed_rows`: see `Drain`.
 
     Raises TryAgainError from its constructor when the ledger can't be read.
     """
@@ -63,6 +64,7 @@ class Worker:
         keep: Keep | None = None,
         watch: Watch | None = None,
         quiet_s: int = QUIET_S,
+        keyed_rows: KeyedRows = KeyedRows.SINGLE,
     ) -> None:
         self._source = source
         self._ledger = ledger
@@ -70,7 +72,7 @@ class Worker:
         self._clock = clock or Clock()
         with ledger.transaction():
             self._row = ledger.read()
-        self._drain = Drain(source, ledger)
+        self._drain = Drain(source, ledger, keyed_rows)
         self._generations = Generations(source, ledger, self._row, self._drain, self._clock)
         self._registrar = Registrar(source, ledger, self._row, quiet_s)
         self._janitor = Janitor(source, self._clock)
@@ -85,13 +87,15 @@ class Worker:
         observer: Observer | None = None,
         keep: Keep | None = None,
         quiet_s: int = QUIET_S,
+        keyed_rows: KeyedRows = KeyedRows.SINGLE,
     ) -> Self:
         """Return a flusher of these servers. Raises TaximeterError when one of them can't be used."""
         with connect(database_url) as connection:
             check_schema(connection)
         source = Source.connect(redis_url)
         source.check_suitable()
-        return cls(source, Ledger(database_url), observer, keep=keep, watch=Watch(source, Clock()), quiet_s=quiet_s)
+        watch = Watch(source, Clock())
+        return cls(source, Ledger(database_url), observer, None, keep, watch, quiet_s, keyed_rows)
 
     def close(self) -> None:
         """Close the connections."""

@@ -68,19 +68,44 @@ def names_to_look_up(draft: Draft) -> frozenset[str]:
     return frozenset(meters) | frozenset(meter.event_type for meter in meters.values())
 
 
-def compare(draft: Draft, current: Catalog, used: Collection[str], floor_us: int | None = None) -> Changes:
+Boundary = tuple[str, str, datetime]
+"""A subscription's name, `start` or `end`, and when that is: inside a window."""
+
+
+def boundaries_to_look_up(draft: Draft, current: Catalog) -> list[Boundary]:
+    """Return the new boundaries inside windows, for which `compare` has to know whether events there are summed up."""
+    found: list[Boundary] = []
+    for name, wanted in draft.catalog.subscriptions.items():
+        before = current.subscriptions.get(name)
+        for key, moment, known in (
+            ("start", wanted.start, before.start if before else None),
+            ("end", wanted.end, before.end if before else None),
+        ):
+            if moment is not None and moment != known and (moment - _EPOCH) % timedelta(seconds=WINDOW_S):
+                found.append((name, key, moment))
+    return found
+
+
+def compare(
+    draft: Draft,
+    current: Catalog,
+    used: Collection[str],
+    floor_us: int | None = None,
+    summed: Collection[Boundary] = (),
+) -> Changes:
     """Return what applying the file changes.
 
     `used` holds those of `names_to_look_up` under which usage was counted; single events up to `floor_us`
-    (microseconds since the epoch) are dropped. Raises CatalogError, with every problem, where the file would change
-    what must stay: what a meter with usage counts (`meter_in_use`), a subscribed plan's currency, or a subscription's
-    customer, plan or start; and where a period would be rated from events that are gone.
+    (microseconds since the epoch) are dropped, and in the windows of `summed` boundaries they are summed up. Raises
+    CatalogError, with every problem, where the file would change what must stay: what a meter with usage counts
+    (`meter_in_use`), a subscribed plan's currency, or a subscription's customer, plan or start; and where a period
+    would be rated from single events that are not there.
     """
     problems = [
         *_meter_problems(draft, current, used),
         *_currency_problems(draft, current),
         *_subscription_problems(draft, current),
-        *_boundary_problems(draft, current, floor_us),
+        *_boundary_problems(draft, current, floor_us, summed),
     ]
     if problems:
         raise CatalogError(problems)
@@ -149,24 +174,24 @@ def _subscription_problems(draft: Draft, current: Catalog) -> list[Problem]:
     return problems
 
 
-def _boundary_problems(draft: Draft, current: Catalog, floor_us: int | None) -> list[Problem]:
-    """Return a problem for each new start or end inside a window whose single events are dropped (design 2.4)."""
+def _boundary_problems(
+    draft: Draft, current: Catalog, floor_us: int | None, summed: Collection[Boundary]
+) -> list[Problem]:
+    """Return a problem for each new boundary inside a window whose single events are not there (design 2.4)."""
     problems = []
-    for name, found in draft.catalog.subscriptions.items():
-        before = current.subscriptions.get(name)
-        for key, moment, known in (
-            ("start", found.start, before.start if before else None),
-            ("end", found.end, before.end if before else None),
-        ):
-            if floor_us is None or moment is None or moment == known:
-                continue
-            moment_us = (moment - _EPOCH) // timedelta(microseconds=1)
-            if moment_us <= floor_us and moment_us % (WINDOW_S * 1_000_000):
-                message = (
-                    f"expected a quarter of an hour, such as 10:15:00, got {moment.isoformat()}: single events of that "
-                    "time are dropped, and what lies before and behind it inside its 15 minutes can't be told apart"
-                )
-                problems.append(Problem(f"{draft.paths['subscriptions', name]}.{key}", message))
+    for boundary in boundaries_to_look_up(draft, current):
+        name, key, moment = boundary
+        if floor_us is not None and (moment - _EPOCH) // timedelta(microseconds=1) <= floor_us:
+            why = "dropped"
+        elif boundary in summed:
+            why = "summed up"
+        else:
+            continue
+        message = (
+            f"expected a quarter of an hour, such as 10:15:00, got {moment.isoformat()}: single events of that "
+            f"time are {why}, and what lies before and behind it inside its 15 minutes can't be told apart"
+        )
+        problems.append(Problem(f"{draft.paths['subscriptions', name]}.{key}", message))
     return problems
 
 

@@ -16,11 +16,12 @@ import psycopg
 from psycopg.rows import DictRow, TupleRow, dict_row
 
 from flusher.invoicing.adjust import Reading, Readings
-from flusher.pricing.line import Dimensions, dimensions_of
+from flusher.pricing.line import Dimensions, dimensions_of, rfc3339
 from flusher.pricing.money import EXACT
 from flusher.pricing.period import Period
 from flusher.pricing.rate import Measure
 from flusher.sql import query
+from sidecar.contract.codes import TaximeterError
 from sidecar.contract.meters import WINDOW_S, Revision, decode_revision
 from sidecar.contract.units import from_decimal, to_decimal
 
@@ -47,12 +48,25 @@ class _Sums:
         return Reading(tuple(measures), self.events)
 
 
+class SummedWindow(TaximeterError):
+    """A period can't be rated: `boundary_summed`."""
+
+    def __init__(self, period: Period, part: Period) -> None:
+        super().__init__(
+            "boundary_summed",
+            f"events between {rfc3339(part.start)} and {rfc3339(part.end)} can't be told from others of their "
+            "quarter of an hour: requests of it are summed rows; a subscription may not begin or end inside it",
+        )
+        self.period = period
+
+
 def read_usage(
     connection: Connection, users: Sequence[str], meters: Iterable[str], periods: Sequence[Period]
 ) -> list[Readings]:
     """Return what each meter shows for the users together, for each period, in the order of the periods.
 
-    Reads in the caller's transaction, so that what is billed can be stored with what was read (rule 16).
+    Reads in the caller's transaction, so that what is billed can be stored with what was read (rule 16). Raises
+    SummedWindow where a period begins or ends inside a window of which some events are known by their sum alone.
     """
     wanted = sorted(meters)
     sums: list[dict[str, _Sums]] = [{} for _ in periods]
@@ -60,7 +74,8 @@ def read_usage(
         _add_windows(connection, users, wanted, periods, sums)
         for number, period in enumerate(periods):
             for part in partial_windows(period):
-                _add_events(connection, users, wanted, part, sums[number])
+                if _add_events(connection, users, wanted, part, sums[number]):
+                    raise SummedWindow(period, part)
     return [{meter: found.reading() for meter, found in by_meter.items()} for by_meter in sums]
 
 
@@ -101,7 +116,8 @@ def _add_windows(
 
 def _add_events(
     connection: Connection, users: Sequence[str], meters: Sequence[str], part: Period, sums: dict[str, _Sums]
-) -> None:
+) -> bool:
+    """Add what single events come to; return whether there were others."""
     rows = _rows(connection, "list_events_between", {"users": list(users), "start": part.start, "end": part.end})
     revisions = _load_revisions(connection, {row["revision"] for row in rows})
     for row in rows:
@@ -111,6 +127,7 @@ def _add_events(
             if meter in meters:
                 group = dimensions_of(msgspec.json.decode(dimensions, type=dict[str, str]))
                 sums.setdefault(meter, _Sums()).add(group, to_decimal(share), row["events"])
+    return any(row["events"] > 1 for row in rows)
 
 
 def _load_revisions(connection: Connection, numbers: Iterable[int]) -> Mapping[int, Revision]:

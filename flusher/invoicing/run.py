@@ -18,7 +18,7 @@ from flusher.catalog_store import load_customer, load_plan_versions, load_subscr
 from flusher.invoicing.adjust import usage_of
 from flusher.invoicing.bill import Bill, Biller
 from flusher.invoicing.invoice import Invoice, InvoiceLine, Kind, from_rated, invoice_id
-from flusher.invoicing.quantities import read_usage
+from flusher.invoicing.quantities import SummedWindow, read_usage
 from flusher.invoicing.settle import WINDOW_DEFAULT, NotYet, settlement
 from flusher.invoicing.store import read_clock, rows
 from flusher.pricing.period import BillingPeriod, Period, billing_period
@@ -99,8 +99,11 @@ class _Run:
     def outcomes(self, subscription: Subscription) -> Iterator[Invoice | Waiting]:
         """Make a subscription's invoices one after the other, until none is due or one has to wait."""
         while True:
-            with self._connection.transaction():
-                outcome = self._next(subscription)
+            try:
+                with self._connection.transaction():
+                    outcome = self._next(subscription)
+            except SummedWindow as error:
+                outcome = _wait(subscription, error.period, NotYet(error.code, error.message))
             if outcome is None:
                 return
             yield outcome

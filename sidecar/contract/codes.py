@@ -82,6 +82,7 @@ CODES: Final[dict[str, str]] = {
     "period_open": "the period has not ended by Postgres's clock",
     "producers_behind": "a sidecar may still have events of the period; it waits up to the finalization window",
     "proof_broken": "counters and events are known to disagree on it, or records are missing; see `taximeter verify`",
+    "boundary_summed": "the period begins or ends inside a window of which some events are known by their sum alone",
     "too_many_lines": "the invoice has more lines than Stripe takes",
     "delivery_in_progress": "another run delivers this invoice now",
     "stripe_key_missing": "no Stripe key is set, and the invoice was made to be sent",

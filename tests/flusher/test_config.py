@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flusher.config import Settings, settings_from
+from flusher.summed import KeyedRows
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.settings import Address, describe
 
@@ -36,6 +37,11 @@ def test_events_are_kept_for_a_number_of_days_or_forever() -> None:
     assert settings_from({"events_keep_days": "forever"}, NEEDED).events_keep_days is None
 
 
+def test_keyed_events_are_kept_one_by_one_or_summed_up() -> None:
+    assert settings_from({}, NEEDED).keyed_rows is KeyedRows.SINGLE
+    assert settings_from({}, NEEDED | {"TAXIMETER_KEYED_ROWS": "summed"}).keyed_rows is KeyedRows.SUMMED
+
+
 @pytest.mark.parametrize("url", ["postgres://h/x", "postgresql:///x?host=/run", "host=/run dbname=x"])
 def test_a_database_may_be_named_in_every_form_of_libpq(url: str) -> None:
     assert settings_from({"database_url": url}, NEEDED).database_url == url
@@ -54,6 +60,7 @@ def test_a_database_may_be_named_in_every_form_of_libpq(url: str) -> None:
         ("flush_interval_s", "1e0", "--flush-interval-s: expected seconds from 0.01 to 60, got '1e0'"),
         ("claims_keep_days", "0", "--claims-keep-days: expected days from 1 to 3650, got '0'"),
         ("events_keep_days", "99", "--events-keep-days: expected days from 100 to 36500, got '99'; or forever"),
+        ("keyed_rows", "all", "--keyed-rows: expected single or summed, got 'all'"),
         ("health_http", "8131", "--health-http: expected HOST:PORT, got '8131'"),
         ("log_level", "loud", "--log-level: expected one of debug, info, warning, error, got 'loud'"),
     ],

@@ -268,7 +268,7 @@ class Oracle:
         wanted: dict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
         for _, _, revision, event, parts in rows:
             window = event.time_us // MICROSECONDS_PER_WINDOW
-            for meter, nanos in _shares(revision, event.event_type, event.nanos):
+            for meter, nanos in _shares(revision, event.event_type, event.nanos, len(parts)):
                 figure = wanted[event.user_id, meter, window]
                 figure[0] += nanos
                 figure[1] += len(parts)
@@ -331,10 +331,10 @@ def _decimal(nanos: int) -> str:
     return f"{sign}{whole}.{text}" if text else f"{sign}{whole}"
 
 
-def _shares(revision: int, event_type: str, nanos: int) -> list[tuple[str, int]]:
-    """Returns the meters that an event feeds: revision 1 also counts calls."""
+def _shares(revision: int, event_type: str, nanos: int, events: int) -> list[tuple[str, int]]:
+    """Returns the meters that events feed: revision 1 also counts calls."""
     if revision == 1 and event_type == "api_call":
-        return [("api_call", nanos), ("calls", 1_000_000_000)]
+        return [("api_call", nanos), ("calls", events * 1_000_000_000)]
     return [(event_type, nanos)]
 
 

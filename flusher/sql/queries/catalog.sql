@@ -85,3 +85,9 @@ INSERT INTO customer_users (user_id, customer, place) VALUES (%(user_id)s, %(cus
 INSERT INTO subscriptions (id, customer, plan, start_at, end_at)
 VALUES (%(id)s, %(customer)s, %(plan)s, %(start)s, %(end)s)
 ON CONFLICT (id) DO UPDATE SET end_at = excluded.end_at
+
+-- name: find_summed
+-- Whether some users have summed rows in the window of a moment: they lie at its start.
+SELECT 1 FROM events
+WHERE event_time = date_bin('15 minutes', %(moment)s, 'epoch') AND user_id = ANY(%(users)s) AND events > 1
+LIMIT 1

@@ -40,13 +40,18 @@ WHERE usage.user_id = ANY(%(users)s) AND usage.meter = ANY(%(meters)s)
 GROUP BY period.number, usage.meter, usage.dimensions
 
 -- name: list_events_between
--- Single events (or summed rows) of some users, for a period that begins or ends inside a window. Of a month that is
--- dropped they are kept apart (rule 15); while it is on the way there an event is in both places, and read once.
+-- Single events of some users, for a period that begins or ends inside a window, and the summed rows of its windows:
+-- they lie at their windows' start. Of a month that is dropped events are kept apart (rule 15); while it is on the way
+-- there an event is in both places, and read once.
 SELECT event_time, event_key, revision, event_type, units::text AS units, properties::text AS properties, events
-FROM events WHERE event_time >= %(start)s AND event_time < %(end)s AND user_id = ANY(%(users)s)
+FROM events
+WHERE event_time >= date_bin('15 minutes', %(start)s, 'epoch') AND event_time < %(end)s AND user_id = ANY(%(users)s)
+  AND (event_time >= %(start)s OR events > 1)
 UNION
 SELECT event_time, event_key, revision, event_type, units::text, properties::text, events
-FROM boundary_events WHERE event_time >= %(start)s AND event_time < %(end)s AND user_id = ANY(%(users)s)
+FROM boundary_events
+WHERE event_time >= date_bin('15 minutes', %(start)s, 'epoch') AND event_time < %(end)s AND user_id = ANY(%(users)s)
+  AND (event_time >= %(start)s OR events > 1)
 
 -- name: list_revisions
 -- The meters as they were, by revision.
