@@ -17,7 +17,7 @@ from flusher.doctor.examine import SetUp, examine
 from flusher.doctor.finding import Finding, Level
 from flusher.doctor.ledger_state import Producer, Shard, judge_clock, judge_producers, judge_shard
 from flusher.doctor.postgres_server import judge_postgres
-from flusher.doctor.redis_server import BACKLOG_MAX, judge_backlog, judge_redis
+from flusher.doctor.redis_server import BACKLOG_MAX, judge_backlog, judge_cluster, judge_redis, judge_spread
 from flusher.doctor.sidecar_process import (
     LAG_MAX,
     check_journal,
@@ -31,6 +31,7 @@ from flusher.embedded.valkey import ValkeyServer
 from flusher.source import Sealed, ShardState
 from flusher.worker import Worker
 from sidecar.contract import keys
+from sidecar.contract.slots import SLOTS, Servers, SlotRange
 from tests.cli.running import Up
 
 SERVER: Mapping[str, Any] = {
@@ -144,6 +145,15 @@ def test_a_redis_that_no_flusher_has_met_fails(redis_url: str, database_url: str
         "postgres.standby": Level.WARN,
         "sidecars.registered": Level.WARN,
     }
+
+
+def test_a_cluster_with_slots_that_no_primary_has_fails_and_how_shards_fell_is_told() -> None:
+    url = "redis://:secret@10.0.0.1:6379"
+    whole = Servers(cluster=True, ranges=(SlotRange(0, SLOTS - 1, url),))
+    assert judge_cluster(whole).level is Level.OK
+    torn = judge_cluster(Servers(cluster=True, ranges=(SlotRange(0, 99, url), SlotRange(200, SLOTS - 1, url))))
+    assert (torn.level, torn.detail) == (Level.FAIL, "primaries: 1; 100 slots have no primary")
+    assert judge_spread(whole, 4).detail == "shards: 4; 10.0.0.1:6379 has 4"
 
 
 def test_a_redis_of_another_ledger_fails(redis_url: str, database_url: str, make_database: Callable[..., str]) -> None:

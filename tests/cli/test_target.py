@@ -87,6 +87,7 @@ def test_what_nothing_names_is_an_error_that_says_how_to_name_it(
         ("--http", "ftp://x", "http://... or https://..."),
         ("--http", "localhost:many", "http://... or https://..."),
         ("--redis-url", "redis://:secret@[::1", "redis://... or rediss://... or unix://..."),
+        ("--redis-url", "redis://:secret@a:6379,b:many", "redis://... or rediss://... or unix://..."),
         ("--database-url", "postgresql://u:secret@[::1/x", "postgresql://... or postgres://..."),
     ],
 )
@@ -107,6 +108,11 @@ def test_the_target_is_named_with_where_it_comes_from_and_without_passwords() ->
     )
 
 
+def test_a_cluster_is_named_by_several_hosts() -> None:
+    named = "redis://u:p@a:6379,b:6379"
+    assert _find(["--redis-url", named], {}).redis == named
+
+
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
@@ -117,6 +123,7 @@ def test_the_target_is_named_with_where_it_comes_from_and_without_passwords() ->
         ),
         ("host=h password='a b' user=u", "host=h password=*** user=u"),
         ("unix:///run/valkey.sock", "unix:///run/valkey.sock"),
+        ("redis://u:p@a:6379,b:6379", "redis://u:***@a:6379,b:6379"),
         ("postgresql://u@h/db", "postgresql://u@h/db"),
     ],
 )

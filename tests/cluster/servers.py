@@ -120,12 +120,16 @@ class Cluster:
         wait_until(lambda: all(node.sees_all(count) for node in self.nodes), PATIENCE_S, "the cluster is complete")
 
     def home(self, shard: int) -> Node:
-        """Returns the primary that has a shard, as the first server that runs knows it."""
-        slot = slot_of(keys.state(shard))
+        """Returns the primary that has a shard."""
+        return self.home_of(keys.state(shard))
+
+    def home_of(self, key: str) -> Node:
+        """Returns the primary that has a key, as the first server that runs knows it."""
+        slot = slot_of(key)
         for row in self.nodes[0].run("CLUSTER", "SLOTS"):
             if row[0] <= slot <= row[1]:
                 return next(node for node in self.nodes if node.port == row[2][1])
-        raise LookupError(f"no primary has shard {shard}")
+        raise LookupError(f"no primary has {key}")
 
     def end(self) -> None:
         """Ends them all."""

@@ -140,3 +140,24 @@ async def test_only_the_shards_of_a_primary_without_memory_are_held_back(
     proof = await asyncio.to_thread(verify, cluster.url, system.database_url, answer_timeout_s=10.0)
     assert proof.ok, proof.as_json()
     await system.close()
+
+
+async def test_a_primary_that_is_wiped_is_written_anew_and_a_rebuild_reaches_all_of_them(
+    cluster: Cluster, make_database: Callable[..., str], tmp_path: Path
+) -> None:
+    # given events on every shard, some of them drained
+    system = System(cluster.url, make_database(shards=SHARDS), tmp_path)
+    users = [f"cus_{number}" for number in range(24)]
+    await system.send([an_event(f"a-{user}", user_id=user) for user in users])
+    await system.flush()
+    await system.send([an_event(f"b-{user}", user_id=user) for user in users])
+    # when the primary that has the ledger is wiped
+    cluster.home_of(keys.LEDGER).client.flushall()
+    # then every event counts, and a repeat is still one
+    await system.send([an_event(f"a-{user}", user_id=user) for user in users])
+    await system.flush()
+    assert system.usage() == {(user, "api_call"): (Decimal(2), 2) for user in users}
+    # and Redis is restored by hand on all of them
+    rebuilt = await asyncio.to_thread(system.worker.rebuild, range(SHARDS), lambda *_: None)
+    assert rebuilt.totals == len(users)
+    await system.close()

@@ -1,8 +1,12 @@
 """The ordered connection: whatever goes wrong on it is one of LINK_ERRORS, and it is never used again."""
 
+from collections.abc import Callable
+
 import pytest
+import redis
 from redis.asyncio.connection import AbstractConnection
 
+from flusher.embedded.valkey import ValkeyServer
 from sidecar.link import LINK_ERRORS, RedisServer
 
 
@@ -25,6 +29,17 @@ async def test_a_connection_that_goes_away_under_a_command_is_an_error_of_the_li
     monkeypatch.undo()
     with pytest.raises(LINK_ERRORS):
         await link.send(("PING",))
+    await link.close()
+
+
+async def test_a_redis_that_denies_the_question_for_its_cluster_is_one_server(
+    start_valkey: Callable[..., ValkeyServer],
+) -> None:
+    server = start_valkey(appendonly="no")
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "default", "-cluster")
+    link = await RedisServer(server.url).connect("key")
+    assert await link.request("PING") == b"PONG"
     await link.close()
 
 
