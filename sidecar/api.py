@@ -48,6 +48,14 @@ def _all_accepted(count: int, *, applied: bool) -> Answer:
     return answers.applied(outcome, Reading({}, []), Receipt(applied=applied), with_ids=False)
 
 
+def _problem_of(error: Exception, path: str) -> Answer:
+    """Return the problem that a request ends with; what is no error of its own is a fault of ours, and logged."""
+    if isinstance(error, TaximeterError):
+        return answers.problem_of(error)
+    _log.error("a request failed", exc_info=error, extra={"path": path[:80]})
+    return answers.problem("internal", "a fault of the sidecar; its log says more")
+
+
 class Api:
     """Answers requests, each once."""
 
@@ -82,27 +90,36 @@ class Api:
 
     async def handle(self, request: web.BaseRequest, guard: Guard | None) -> web.StreamResponse:
         """Answer one request of a listener; `guard` is None where everybody who can connect may."""
-        answer = await self._answered(self._guarded(request, guard), request.path)
+        self.requests_in_flight += 1
+        try:
+            answer = await self._guarded(request, guard)
+        except Exception as error:
+            answer = _problem_of(error, request.path)
+        finally:
+            self._end_one()
+        answer = self._counted(answer)
         return (answer if request.content.at_eof() else answer._replace(close=True)).response()
 
     async def take(self, submission: Submission, body: bytes) -> Answer:
         """Answer a usual request (`sidecar.direct`), of which the body is here already."""
-        return await self._answered(self._take_held(submission, body), "")
-
-    async def _answered(self, work: Awaitable[Answer], path: str) -> Answer:
-        """Return the answer that comes of the work, be it a problem, and count it."""
+        began_at = time.perf_counter()
         self.requests_in_flight += 1
         try:
-            answer = await work
-        except TaximeterError as error:
-            answer = answers.problem_of(error)
-        except Exception:
-            _log.exception("a request failed", extra={"path": path[:80]})
-            answer = answers.problem("internal", "a fault of the sidecar; its log says more")
+            self._intake.admit(len(body))
+            answer = await self._take(submission, body)
+        except Exception as error:
+            answer = _problem_of(error, EVENTS)
         finally:
-            self.requests_in_flight -= 1
-            if self.stopping and not self.requests_in_flight:
-                self._finished.set()
+            self._end_one()
+        self._metrics.request_seconds.observe(time.perf_counter() - began_at)
+        return self._counted(answer)
+
+    def _end_one(self) -> None:
+        self.requests_in_flight -= 1
+        if self.stopping and not self.requests_in_flight:
+            self._finished.set()
+
+    def _counted(self, answer: Answer) -> Answer:
         self._metrics.request_answered(answer.status, answer.code)
         return answer._replace(close=True) if self.stopping else answer
 
@@ -150,14 +167,6 @@ class Api:
         began_at = time.perf_counter()
         try:
             return await self._take(submission, await self._intake.read(request))
-        finally:
-            self._metrics.request_seconds.observe(time.perf_counter() - began_at)
-
-    async def _take_held(self, submission: Submission, body: bytes) -> Answer:
-        began_at = time.perf_counter()
-        try:
-            self._intake.admit(len(body))
-            return await self._take(submission, body)
         finally:
             self._metrics.request_seconds.observe(time.perf_counter() - began_at)
 
