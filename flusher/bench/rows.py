@@ -17,6 +17,7 @@ from flusher.bench.latency_rows import latency
 from flusher.bench.requests import Encoding
 from flusher.bench.servers import Stand
 from flusher.bench.wrk_rows import by_wrk
+from flusher.summed import KeyedRows
 from sidecar.contract.codes import TaximeterError
 
 _SIZES: Final = (1, 10, 100, 500, 1000)
@@ -76,8 +77,21 @@ def all_rows() -> list[Row]:
             "drain-key",
             partial(store_rows.drain, "drain-key", keyed, Goal(store_rows.STAGING, least=0.60)),
         ),
+        Row(
+            "drain-summed",
+            partial(
+                store_rows.drain,
+                "drain-summed",
+                keyed,
+                Goal(store_rows.STAGING, least=0.60),
+                keyed_rows=KeyedRows.SUMMED,
+            ),
+        ),
         Row("together", partial(store_rows.together, "together", ids, Goal(least=60_000)), quick=True),
-        Row("together-key", partial(store_rows.together, "together-key", keyed, Goal(least=200_000))),
+        Row(
+            "together-key",
+            partial(store_rows.together, "together-key", keyed, Goal(least=200_000), keyed_rows=KeyedRows.SUMMED),
+        ),
         Row("billable", partial(store_rows.billable, Goal(most=1000))),
         Row(
             "redis-memory",

@@ -22,6 +22,7 @@ from flusher.embedded.postgres import PostgresServer
 from flusher.embedded.supervisor import Program, answers_ready
 from flusher.embedded.system import free_address
 from flusher.embedded.valkey import ValkeyServer
+from flusher.summed import KeyedRows
 from flusher.worker import Worker
 from sidecar.contract.codes import TaximeterError
 
@@ -112,9 +113,9 @@ class Stand:
                 time.sleep(POLL_S)
 
     @contextmanager
-    def worker(self) -> Iterator[Worker]:
+    def worker(self, keyed_rows: KeyedRows = KeyedRows.SINGLE) -> Iterator[Worker]:
         """Give a flusher in this process, which works when it is told to."""
-        with closing(Worker.connect(self.valkey.url, self.postgres.url)) as worker:
+        with closing(Worker.connect(self.valkey.url, self.postgres.url, keyed_rows=keyed_rows)) as worker:
             yield worker
 
     @contextmanager

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Any, Final
 
+import psycopg
 import redis
+from psycopg.rows import TupleRow
 
 from flusher.bench.ceilings import Inserts, rows_of
 from flusher.bench.contest import EPOCH_EVENTS, Pace, cpu_s
@@ -19,6 +21,7 @@ from flusher.bench.requests import http_event
 from flusher.bench.servers import Stand, resident_bytes
 from flusher.database import connect
 from flusher.sql import query
+from flusher.summed import KeyedRows
 from sidecar.contract.codes import TaximeterError
 
 STAGING: Final = "bare staging insert"
@@ -34,40 +37,52 @@ PATIENCE_S: Final = 30.0
 _MIB: Final = 1024 * 1024
 
 
-def drain(name: str, kind: Kind, goal: Goal, stand: Stand, pace: Pace) -> Iterator[Figure]:
+def drain(
+    name: str, kind: Kind, goal: Goal, stand: Stand, pace: Pace, keyed_rows: KeyedRows = KeyedRows.SINGLE
+) -> Iterator[Figure]:
     """Yield how fast the flusher takes events that wait in Redis, and what each takes in PostgreSQL afterwards."""
     stand.fresh()
     events = pace.drain_events
-    figure = Figure(name, f"drain, {kind.name.partition(', ')[2]}", "events/s", goals=(goal,))
+    label = f"{kind.name.partition(', ')[2]}{_rows_label(keyed_rows)}"
+    figure = Figure(name, f"drain, {label}", "events/s", goals=(goal,))
     figure.beside = {STAGING: [], COPY: []}
     with (
         Driver(kind.contestant(stand).load) as driver,
-        stand.worker() as worker,
+        stand.worker(keyed_rows) as worker,
         connect(stand.postgres.url, autocommit=True) as connection,
         closing(Inserts(connection)) as inserts,
     ):
+        stored = _stored(connection)
+        backend = int(connection.execute(query("bench_backend")).fetchall()[0][0])
+        used_s = dict.fromkeys(("flusher", "PostgreSQL"), 0.0)
         for _ in range(pace.rounds):
             sent = driver.turn(Turn(FILL_S, events)).events
-            began_at = time.perf_counter()
+            before_s, began_at = {"flusher": time.process_time(), "PostgreSQL": cpu_s(backend)}, time.perf_counter()
             drained = worker.run_once()
             figure.ours.append(drained.events / (time.perf_counter() - began_at))
+            used_s["flusher"] += time.process_time() - before_s["flusher"]
+            used_s["PostgreSQL"] += cpu_s(backend) - before_s["PostgreSQL"]
             if drained.events != sent:
                 raise TaximeterError("server_failed", f"{sent} events were sent, {drained.events} were drained")
             figure.beside[STAGING].append(events / inserts.staging(rows_of(events)))
             figure.beside[COPY].append(events / inserts.copying(rows_of(events)))
-        size, count = connection.execute(query("bench_event_bytes")).fetchall()[0]
+        figure.cpu_us = {part: used / (events * pace.rounds) * 1e6 for part, used in used_s.items()}
+        size, count = (after - before for after, before in zip(_stored(connection), stored, strict=True))
     yield figure
-    yield Figure("postgres-bytes", "PostgreSQL, an event with its key", "bytes", [int(size) / int(count)])
+    yield Figure("postgres-bytes", f"PostgreSQL, an event, {label}", "bytes", [size / count])
 
 
-def together(name: str, kind: Kind, goal: Goal, stand: Stand, pace: Pace) -> Iterator[Figure]:
+def together(
+    name: str, kind: Kind, goal: Goal, stand: Stand, pace: Pace, keyed_rows: KeyedRows = KeyedRows.SINGLE
+) -> Iterator[Figure]:
     """Yield how fast events come in while a flusher keeps up: no more than `BACKLOG_EVENTS` are ever behind.
 
     Measured from one commit to another, as PostgreSQL sees it.
     """
     stand.fresh()
-    command = [sys.executable, "-m", "flusher", "flusher"]
-    figure = Figure(name, f"ingest and drain, {kind.name.partition(', ')[2]}", "events/s", goals=(goal,))
+    command = [sys.executable, "-m", "flusher", "flusher", "--keyed-rows", keyed_rows]
+    label = f"ingest and drain, {kind.name.partition(', ')[2]}{_rows_label(keyed_rows)}"
+    figure = Figure(name, label, "events/s", goals=(goal,))
     commits: list[tuple[float, int]] = []
     with (
         Driver(kind.contestant(stand).load) as driver,
@@ -150,6 +165,16 @@ def sidecar_memory(idle: Goal, loaded: Goal, stand: Stand, pace: Pace) -> Iterat
         driver.turn(Turn(pace.rounds * pace.seconds, EPOCH_EVENTS), lambda: seen.append(resident_bytes(pid)))
     seen.append(resident_bytes(pid))
     yield Figure("sidecar-memory", "sidecar, at full load", "MiB", [max(seen) / _MIB], goals=(loaded,))
+
+
+def _stored(connection: psycopg.Connection[TupleRow]) -> tuple[int, int]:
+    """Return the bytes that events take with their keys, and their number."""
+    size, count = connection.execute(query("bench_event_bytes")).fetchall()[0]
+    return int(size), int(count)
+
+
+def _rows_label(keyed_rows: KeyedRows) -> str:
+    return ", summed rows" if keyed_rows is KeyedRows.SUMMED else ""
 
 
 def _used(client: redis.Redis) -> int:

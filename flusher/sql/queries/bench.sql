@@ -2,9 +2,15 @@
 -- How many events were taken so far, whatever became of them.
 SELECT coalesce(sum(events), 0)::bigint FROM positions
 
+-- name: bench_backend
+-- The process that works for the flusher which connected last, but for this connection.
+SELECT pid FROM pg_stat_activity
+WHERE application_name = 'taximeter' AND datname = current_database() AND pid <> pg_backend_pid()
+ORDER BY backend_start DESC LIMIT 1
+
 -- name: bench_event_bytes
--- What events take with their key, and how many there are.
-SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint, (SELECT count(*) FROM events)
+-- What events take with their keys, and how many there are.
+SELECT coalesce(sum(pg_total_relation_size(inhrelid)), 0)::bigint, (SELECT coalesce(sum(events), 0)::bigint FROM events)
 FROM pg_inherits WHERE inhparent = 'events'::regclass
 
 -- name: bench_billable
