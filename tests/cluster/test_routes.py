@@ -1,7 +1,8 @@
 """Each command goes to the primary that has its key, from the sidecar and from the flusher."""
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -32,6 +33,14 @@ def tagged(cluster: Cluster) -> Cluster:
     for shard in range(SHARDS):
         cluster.home(shard).client.hset(keys.state(shard), "generation", str(shard))
     return cluster
+
+
+@pytest.fixture
+async def system(cluster: Cluster, make_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[System]:
+    """Sidecars and a flusher in this process, on the cluster."""
+    one = System(cluster.url, make_database(shards=SHARDS), tmp_path)
+    yield one
+    await one.close()
 
 
 @pytest.mark.parametrize("named", ["one host", "all hosts", "a socket"])
@@ -110,11 +119,8 @@ def test_hosts_of_which_one_is_no_cluster_are_refused(redis_url: str, cluster: C
         nodes._finder.learn(redis_url, nodes._ask(redis_url))
 
 
-async def test_only_the_shards_of_a_primary_without_memory_are_held_back(
-    cluster: Cluster, make_database: Callable[..., str], tmp_path: Path
-) -> None:
+async def test_only_the_shards_of_a_primary_without_memory_are_held_back(cluster: Cluster, system: System) -> None:
     # given events on every shard that wait to be drained
-    system = System(cluster.url, make_database(shards=SHARDS), tmp_path)
     sidecar = await system.sidecar()
     events = [an_event(f"e-{number}", user_id=f"cus_{number}") for number in range(100)]
     await system.send(events)
@@ -139,25 +145,26 @@ async def test_only_the_shards_of_a_primary_without_memory_are_held_back(
     assert system.usage() == {(f"cus_{number}", "api_call"): (Decimal(1), 1) for number in range(100)}
     proof = await asyncio.to_thread(verify, cluster.url, system.database_url, answer_timeout_s=10.0)
     assert proof.ok, proof.as_json()
-    await system.close()
 
 
 async def test_a_primary_that_is_wiped_is_written_anew_and_a_rebuild_reaches_all_of_them(
-    cluster: Cluster, make_database: Callable[..., str], tmp_path: Path
+    cluster: Cluster, system: System
 ) -> None:
     # given events on every shard, some of them drained
-    system = System(cluster.url, make_database(shards=SHARDS), tmp_path)
     users = [f"cus_{number}" for number in range(24)]
-    await system.send([an_event(f"a-{user}", user_id=user) for user in users])
+    now_us = time.time_ns() // 1000
+    first, second = (
+        [an_event(f"{name}-{user}", user_id=user, time_us=now_us) for user in users] for name in ("a", "b")
+    )
+    await system.send(first)
     await system.flush()
-    await system.send([an_event(f"b-{user}", user_id=user) for user in users])
+    await system.send(second)
     # when the primary that has the ledger is wiped
     cluster.home_of(keys.LEDGER).client.flushall()
     # then every event counts, and a repeat is still one
-    await system.send([an_event(f"a-{user}", user_id=user) for user in users])
+    await system.send(first)
     await system.flush()
     assert system.usage() == {(user, "api_call"): (Decimal(2), 2) for user in users}
     # and Redis is restored by hand on all of them
     rebuilt = await asyncio.to_thread(system.worker.rebuild, range(SHARDS), lambda *_: None)
     assert rebuilt.totals == len(users)
-    await system.close()
