@@ -91,11 +91,13 @@ def all_rows() -> list[Row]:
         Row(
             "together-key",
             partial(store_rows.together, "together-key", keyed, Goal(least=200_000), keyed_rows=KeyedRows.SUMMED),
+            quick=True,
         ),
-        Row("billable", partial(store_rows.billable, Goal(most=1000))),
+        Row("billable", partial(store_rows.billable, Goal(most=1000)), quick=True),
         Row(
             "redis-memory",
             partial(store_rows.redis_memory, {"ids": Goal(most=110), "a key per 500": Goal(most=2)}),
+            quick=True,
         ),
         Row("sidecar-memory", partial(store_rows.sidecar_memory, Goal(most=60), Goal(most=200)), quick=True),
     ]

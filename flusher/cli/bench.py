@@ -34,7 +34,9 @@ LEGEND: Final = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what to measure, how long, where, and where the figures go."""
-    parser.add_argument("--quick", action="store_true", help="the rows that have goals, shorter: about a minute")
+    parser.add_argument(
+        "--quick", action="store_true", help="a row for every goal, in shorter rounds: about two minutes"
+    )
     parser.add_argument(
         "--only", metavar="NAME", action="append", default=[], help="this row alone; may be given again"
     )
