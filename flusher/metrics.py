@@ -77,12 +77,12 @@ class Metrics(Observer):
     def _watch_servers(self) -> None:
         self.redis_memory = Gauge(
             "taximeter_flusher_redis_memory_bytes",
-            "Memory that Redis uses; sidecars stop sending before it is full.",
+            "Memory that Redis uses, of a cluster the fullest server; sidecars stop sending before it is full.",
             registry=self.registry,
         )
         self.redis_memory_max = Gauge(
             "taximeter_flusher_redis_memory_bytes_max",
-            "Redis's maxmemory; 0 where it has no limit.",
+            "That server's maxmemory; 0 where it has no limit.",
             registry=self.registry,
         )
         self.undrained = Gauge(

@@ -34,6 +34,11 @@ BYTES: Final = {
     "redis_in_bytes": "to Redis",
     "redis_out_bytes": "from Redis",
 }
+TITLES: Final = {
+    "ids": "An `id` for each event",
+    "keys": "An `Idempotency-Key` for each request, single events in PostgreSQL",
+    "sums": "An `Idempotency-Key` for each request, summed rows in PostgreSQL",
+}
 Costs = Mapping[str, Any]
 
 
@@ -95,7 +100,7 @@ def page(report: Mapping[str, Any]) -> str:
         "Bytes of an event:\n",
         _cost_table(rows, BYTES),
     ]
-    for identity, title in (("ids", "An `id` for each event"), ("keys", "An `Idempotency-Key` for each request")):
+    for identity, title in TITLES.items():
         parts += [f"### {title}\n", _need_table(rows, identity)]
     parts += ["### A million a second: what is remembered of repeats\n", _ways_out(rows)]
     return "\n".join(parts)

@@ -42,6 +42,8 @@ WARM_PART: Final = 10  # of the events: so many come before it is measured
 PATIENCE_S: Final = 600.0
 POLL_S: Final = 0.2
 SHARDS: Final = (1, 2, 4, 8)
+SCANNED: Final = 2_000  # keys at once
+TABLE_BYTES: Final = 30  # that a server's tables take for a key: seen by `used_memory` of many
 SERVERS: Final = ("one server", "cluster")
 VALKEY: Final = {"appendonly": "yes", "appendfsync": "everysec", "auto-aof-rewrite-percentage": "0"}
 POSTGRES: Final = {"shared_buffers": "256MB", "max_wal_size": "4GB"}
@@ -71,28 +73,46 @@ class Store:
                 client.flushall()
 
     def figures(self) -> dict[str, int]:
-        """Returns bytes, over all servers: of data, of the append-only files, that came and that went."""
-        found = {"kept": 0, "file": 0, "in": 0, "out": 0}
+        """Returns bytes, over all servers: of the append-only files, that came and that went."""
+        found = {"file": 0, "in": 0, "out": 0}
         for server in self._servers:
             with redis.Redis.from_url(server.url) as client:
                 info: Any = client.info()
-            found["kept"] += info["used_memory"]
             found["file"] += info["aof_current_size"]
             found["in"] += info["total_net_input_bytes"]
             found["out"] += info["total_net_output_bytes"]
         return found
 
+    def kept(self) -> int:
+        """Returns the bytes of all keys, which costs Redis something."""
+        total = 0
+        for server in self._servers:
+            with redis.Redis.from_url(server.url) as client:
+                total += _bytes_of_keys(client)
+        return total
+
+
+class Row(NamedTuple):
+    """What is measured: on what, with how many shards, and what identifies an event.
+
+    `ids`: each event has one. `keys`: each request has a key; `sums`: then PostgreSQL keeps summed rows.
+    """
+
+    servers: str
+    shards: int
+    identity: str
+
 
 class Stand:
     """The programs of one ledger on a store."""
 
-    def __init__(self, directory: Path, store: Store, postgres: PostgresServer, shards: int) -> None:
+    def __init__(self, directory: Path, store: Store, postgres: PostgresServer, row: Row) -> None:
         self.store = store
         self._postgres = postgres
         with psycopg.connect(postgres.url, autocommit=True) as connection:
             connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(directory.name)))
         self._database = postgres.url_of(directory.name)
-        migrate(self._database, shards=shards)
+        migrate(self._database, shards=row.shards)
         self.journal = directory / "journal"
         self.http = free_address()
         settings = {
@@ -102,6 +122,7 @@ class Stand:
             "TAXIMETER_HTTP": self.http.text,
             "TAXIMETER_HEALTH_HTTP": "",
             "TAXIMETER_LOG_LEVEL": "warning",
+            "TAXIMETER_KEYED_ROWS": "summed" if row.identity == "sums" else "single",
         }
         commands = {"sidecar": ["sidecar"], "flusher": ["flusher", "flusher"]}
         self._programs = {
@@ -137,7 +158,6 @@ class Stand:
             "flusher_us": _cpu_us([self._programs["flusher"].pid or 0]),
             "postgres_us": _cpu_us(family) + _cpu_us(family[:1], first=13),  # with those that ended
             "journal_bytes": sum(path.stat().st_size for path in self.journal.glob("*.segment")),
-            "redis_bytes": held["kept"],
             "redis_file_bytes": held["file"],
             "redis_in_bytes": held["in"],
             "redis_out_bytes": held["out"],
@@ -149,6 +169,20 @@ class Stand:
         """Ends them."""
         for program in self._programs.values():
             program.kill()
+
+
+def _bytes_of_keys(client: redis.Redis) -> int:
+    """Returns the bytes of all keys. The memory of the server also has buffers, which come and go."""
+    found, cursor = 0, 0
+    while True:
+        reply: Any = client.scan(cursor, count=SCANNED)
+        cursor, names = reply
+        pipeline = client.pipeline(transaction=False)
+        for name in names:
+            pipeline.memory_usage(name, samples=0)
+        found += sum((size or 0) + TABLE_BYTES for size in pipeline.execute())
+        if not cursor:
+            return found
 
 
 def _cpu_us(pids: list[int], first: int = 11) -> float:
@@ -197,6 +231,7 @@ def measure(stand: Stand, events: int, *, ids: bool) -> dict[str, float]:
     warm = events // WARM_PART
     send(stand, "warm", warm, ids=ids)
     stand.wait_drained(warm)
+    kept = stand.store.kept()
     before, began = stand.figures(), time.monotonic()
     send(stand, "cost", events, ids=ids)
     sent_s = time.monotonic() - began
@@ -204,21 +239,15 @@ def measure(stand: Stand, events: int, *, ids: bool) -> dict[str, float]:
     drained_s = time.monotonic() - began
     after = stand.figures()
     each = {name: round((after[name] - before[name]) / events, 2) for name in after}
+    each["redis_bytes"] = round((stand.store.kept() - kept) / events, 2)
     return {**each, "sent_per_s": round(events / sent_s), "drained_per_s": round(events / drained_s)}
-
-
-class Row(NamedTuple):
-    """What is measured: on what, with how many shards, and whether each event has an id or each request a key."""
-
-    servers: str
-    shards: int
-    identity: str
 
 
 def plan() -> list[Row]:
     """Returns all rows."""
     rows = [Row(servers, shards, "ids") for servers in SERVERS for shards in SHARDS]
-    return [*rows, Row(SERVERS[0], SHARDS[0], "keys"), Row(SERVERS[1], SHARDS[-1], "keys")]
+    ends = ((SERVERS[0], SHARDS[0]), (SERVERS[1], SHARDS[-1]))
+    return [*rows, *(Row(*end, identity) for identity in ("keys", "sums") for end in ends)]
 
 
 @contextmanager
@@ -252,7 +281,7 @@ def run(events: int, wanted: list[Row]) -> dict[str, Any]:
                 made[row.servers].empty()
                 home = directory / f"stand{number}"
                 home.mkdir()
-                stand = Stand(home, made[row.servers], postgres, row.shards)
+                stand = Stand(home, made[row.servers], postgres, row)
                 try:
                     stand.start()
                     rows.append({**row._asdict(), **measure(stand, events, ids=row.identity == "ids")})
