@@ -120,6 +120,15 @@ class _Connection(web.RequestHandler):
         else:
             self._answering = self._loop.create_task(self._answer(*usual))
 
+    def _keep(self) -> None:
+        """Count from now on how long the connection is idle; aiohttp knows only of requests that it was given."""
+        self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
+
+    def _process_keepalive(self) -> None:
+        if self._answering is not None:
+            self._keep()
+        super()._process_keepalive()
+
     async def _answer(self, submission: Submission, body: bytes) -> None:
         answer = await self._desk.api.take(submission, body)
         self._answering = None
@@ -129,7 +138,7 @@ class _Connection(web.RequestHandler):
         if answer.close:
             self.transport.close()
             return
-        self._next_keepalive_close_time = self._loop.time() + KEEPALIVE_S
+        self._keep()
         if self._held:
             held, self._held = self._held, b""
             self.transport.resume_reading()

@@ -240,6 +240,21 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not(
         assert await idle.reader.read() == b""
 
 
+async def test_a_connection_is_not_idle_while_its_request_is_worked_on(
+    serve: Serve, connected: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving, "KEEPALIVE_S", 0.2)
+    monkeypatch.setitem(serving._OPTIONS, "keepalive_timeout", 0.2)
+    served = await serve()
+    client = await connected(served)
+    served.core.gate.clear()
+    client.writer.write(request(GOOD, *JSON))
+    await until(lambda: bool(served.core.submitted))
+    await asyncio.sleep(0.7)
+    served.core.gate.set()
+    assert (await client.answer())[0] == "HTTP/1.1 200 OK"
+
+
 async def test_the_answer_of_a_sidecar_that_stops_closes_the_connection(served: Served, connected: Connect) -> None:
     served.core.gate.clear()
     client = await connected(served)
