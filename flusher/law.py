@@ -61,6 +61,8 @@ class Case:
         every = range(self.batch.count)
         if not self.decided and not self.sums:
             return every
+        if sum(len(one.places) for one in self.sums.values()) + len(self.decided) == len(every):
+            return ()
         apart = {place for one in self.sums.values() for place in one.places}
         return [place for place in every if place not in self.decided and place not in apart]
 
@@ -156,13 +158,19 @@ class Court:
         return {}
 
     def _cover(self, claim: Claim, state: ClaimState, covered: set[int], case: Case) -> dict[int, int]:
-        newly: dict[int, int] = {}
-        for place, index in _indexed(case, claim).items():
-            if index in covered:
-                case.decided[place] = _DUPLICATE
-            else:
-                covered.add(index)
-                newly[place] = index
+        asked = _indexed(case, claim)
+        indices = set(asked.values())
+        if len(indices) == len(asked) and covered.isdisjoint(indices):  # the usual case
+            newly = asked
+            covered |= indices
+        else:
+            newly = {}
+            for place, index in asked.items():
+                if index in covered:
+                    case.decided[place] = _DUPLICATE
+                else:
+                    covered.add(index)
+                    newly[place] = index
         if newly:
             state.accepted_at_us = max(state.accepted_at_us, case.batch.accepted_at_us)
             self.changed_claims.add(claim.key)
@@ -193,9 +201,13 @@ class Court:
     def _sum_up(self, summing: Summing, case: Case, claim: Claim, covered: dict[int, int]) -> None:
         if case.decided:
             covered = {place: index for place, index in covered.items() if place not in case.decided}
-        for one in summing.sums(case.batch, claim, covered):
-            case.sums[one.places[0]] = one
-            self.claims[claim.key].summed.update([covered[place] for place in one.places])
+        sums = summing.sums(case.batch, claim, covered)
+        if not sums:
+            return
+        case.sums |= {one.places[0]: one for one in sums}
+        every = sum(len(one.places) for one in sums) == len(covered)
+        summed = covered.values() if every else [covered[place] for one in sums for place in one.places]
+        self.claims[claim.key].summed.update(summed)
 
     def settle(self, there: Mapping[Stored, bytes]) -> None:
         """Decide the rest.

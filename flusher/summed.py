@@ -3,7 +3,6 @@
 The claim decides what counts, so nothing has to be told apart by its row: a repeat is known by claim and index alone.
 """
 
-from collections import Counter
 from collections.abc import Callable, Set
 from enum import StrEnum
 from functools import lru_cache
@@ -60,27 +59,30 @@ class Summing:
         members: list[list[int]] = [[] for _ in groups]
         for place in indices:
             members[group_of[place]].append(place)
-        rows: dict[tuple[str, str, str, str, int], list[int]] = {}
-        nanos: Counter[tuple[str, str, str, str, int]] = Counter()
+        kept = {name: _kept(revision, name) for name in {content.event_type for content in batch.contents}}
+        rows: dict[tuple[str, str, str, str, int], tuple[list[int], list[int]]] = {}  # -> nanos to be summed, places
         for (number, window), places in zip(groups, members, strict=True):
             content = batch.contents[number]
-            kept = _kept(revision, content.event_type)
-            if not places or kept is None or content.user_id in self._single:
+            names = kept[content.event_type]
+            if not places or names is None or content.user_id in self._single:
                 continue
-            properties = _reduced(content.properties, kept) if content.properties else ""
+            properties = _reduced(content.properties, names) if content.properties else ""
             same = (content.user_id, content.source, content.event_type, properties, window)
-            rows.setdefault(same, []).extend(places)
-            nanos[same] += content.nanos * len(places)
+            held = rows.get(same)
+            if held is None:
+                rows[same] = [content.nanos * len(places)], places
+            else:
+                held[0].append(content.nanos * len(places))
+                held[1].extend(places)
         return [
-            Sum(tuple(places), nanos[same], _event(claim, indices[places[0]], nanos[same], *same))
-            for same, places in rows.items()
+            Sum(tuple(places), sum(nanos), _event(claim, indices[places[0]], sum(nanos), same))
+            for same, (nanos, places) in rows.items()
             if len(places) > 1
         ]
 
 
-def _event(
-    claim: Claim, index: int, nanos: int, user_id: str, source: str, event_type: str, properties: str, window: int
-) -> Event:
+def _event(claim: Claim, index: int, nanos: int, same: tuple[str, str, str, str, int]) -> Event:
+    user_id, source, event_type, properties, window = same
     return Event(
         indexed_key(claim.key, index),
         claim.digest[:FINGERPRINT_BYTES],

@@ -69,7 +69,9 @@ def drain(
         figure.cpu_us = {part: used / (events * pace.rounds) * 1e6 for part, used in used_s.items()}
         size, count = (after - before for after, before in zip(_stored(connection), stored, strict=True))
     yield figure
-    yield Figure("postgres-bytes", f"PostgreSQL, an event, {label}", "bytes", [size / count])
+    yield Figure(
+        "postgres-bytes", f"PostgreSQL, an event with its key{_rows_label(keyed_rows)}", "bytes", [size / count]
+    )
 
 
 def together(
