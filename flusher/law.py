@@ -6,7 +6,7 @@ that Redis saw are not believed but looked up again: Redis forgets, Postgres doe
 it knows an id under any timestamp.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 from flusher.entry import Entry
 from flusher.summed import Sum, Summing
 from sidecar.contract.codec import Batch, Claim, numbers
-from sidecar.contract.event import Event, Identity
+from sidecar.contract.event import Identity
+from sidecar.contract.identity import FINGERPRINT_BYTES, KEY_BYTES
 
 NO_FLOOR_US: Final = -(1 << 62)
 NOTHING_REFUSED: Final[Mapping[int, str]] = {}
@@ -99,8 +100,21 @@ def claim_keys(batch: Batch) -> set[bytes]:
     """Return the keys of the claims that the events of a batch make or meet."""
     found = {claim.key for claim in batch.claims}
     if Identity.CLAIMED in batch.identities:
-        found.update(event.key for event in batch.events if event.identity == Identity.CLAIMED)
+        found.update(key for _, key, _ in _with_id_alone(batch))
     return found
+
+
+def _with_id_alone(batch: Batch) -> Iterator[tuple[int, bytes, bytes]]:
+    """Yield place, key and fingerprint of the events that have an id and no time of their own."""
+    key_at = fingerprint_at = 0
+    for place, identity in enumerate(batch.identities):
+        if identity == Identity.CLAIMED:
+            key = batch.keys[key_at : key_at + KEY_BYTES]
+            yield place, key, batch.fingerprints[fingerprint_at : fingerprint_at + FINGERPRINT_BYTES]
+        if identity <= Identity.CLAIMED:
+            fingerprint_at += FINGERPRINT_BYTES
+        if identity != Identity.INDEXED:
+            key_at += KEY_BYTES
 
 
 @dataclass(slots=True)
@@ -186,17 +200,17 @@ class Court:
     def _hear_ids(self, case: Case) -> None:
         """Decide on the events that have an id alone."""
         accepted_at_us = case.batch.accepted_at_us
-        for place, event in enumerate(case.batch.events):
-            if event.identity != Identity.CLAIMED or place in case.decided:
+        for place, key, fingerprint in _with_id_alone(case.batch):
+            if place in case.decided:
                 continue
-            state = self.claims.get(event.key)
+            state = self.claims.get(key)
             if accepted_at_us <= self.claim_floor_us:
                 case.decided[place] = _TOO_OLD
             elif state is not None:
-                case.decided[place] = _compared(event, state.digest)
+                case.decided[place] = _compared(fingerprint, state.digest)
             else:
-                self.claims[event.key] = ClaimState(event.fingerprint, None, accepted_at_us)
-                self.changed_claims.add(event.key)
+                self.claims[key] = ClaimState(fingerprint, None, accepted_at_us)
+                self.changed_claims.add(key)
 
     def _sum_up(self, summing: Summing, case: Case, claim: Claim, covered: dict[int, int]) -> None:
         if case.decided:
@@ -219,9 +233,9 @@ class Court:
             case = self.cases[number]
             one = case.sums.get(place)
             if one is None:
-                case.decided[place] = _compared(case.batch.events[place], fingerprint)
+                case.decided[place] = _compared(case.batch.events[place].fingerprint, fingerprint)
             else:
-                case.decided |= dict.fromkeys(one.places, _compared(one.event, fingerprint))
+                case.decided |= dict.fromkeys(one.places, _compared(one.event.fingerprint, fingerprint))
         for case in self.cases:
             case.settled = True
 
@@ -239,8 +253,8 @@ def _indexed(case: Case, claim: Claim) -> dict[int, int]:
     }
 
 
-def _compared(event: Event, fingerprint: bytes) -> Decision:
-    return _DUPLICATE if event.fingerprint == fingerprint else _CONFLICT
+def _compared(fingerprint: bytes, known: bytes) -> Decision:
+    return _DUPLICATE if fingerprint == known else _CONFLICT
 
 
 @dataclass(slots=True)

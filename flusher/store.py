@@ -46,8 +46,9 @@ class Store:
         self._ensure_months(cases)
         certain, doubtful = zip(*map(_parted, cases), strict=True) if cases else ((), ())
         try:
-            with self._connection.transaction():
-                self._copy("copy_events", rows.copied_events(shard, cases, certain))
+            if any(certain):
+                with self._connection.transaction():
+                    self._copy("copy_events", rows.copied_events(shard, cases, certain))
         except psycopg.errors.UniqueViolation:
             doubtful = tuple(sorted([*some, *others]) for some, others in zip(certain, doubtful, strict=True))
         return self._compare(shard, cases, doubtful) if any(doubtful) else {}
