@@ -123,7 +123,7 @@ def outcome_of(reading: Reading, receipt: Receipt) -> Outcome:
         ids = reading.ids()
         results += [Result(index, ids[index], "duplicate") for index in receipt.duplicates]
         results += [Result(index, ids[index], "conflict") for index in receipt.conflicts]
-    results.sort(key=lambda result: result.index)
+        results.sort(key=lambda result: result.index)
     return Outcome(
         accepted=reading.accepted - len(receipt.duplicates) - len(receipt.conflicts),
         duplicates=len(receipt.duplicates) if receipt.applied else None,

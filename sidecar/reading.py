@@ -6,6 +6,7 @@ which are never made again. What events of a body have in common is worked out o
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -132,13 +133,14 @@ def _is_plain(body: bytes) -> bool:
     return body.isascii() and b"\\" not in body and b"\x7f" not in body
 
 
-class _Known(NamedTuple):
-    """What events of one content have in common: where they go, what their keys begin with, what is fingerprinted."""
+@dataclass(slots=True)
+class _Known:
+    """What events of one content have in common: where they go; and, once one has an id, what it is identified by."""
 
     share: Columns
     number: int
-    begun: blake2b
-    payload: int
+    begun: blake2b | None = None
+    payload: int = 0
 
 
 class _Reader:
@@ -192,17 +194,20 @@ class _Reader:
 
     def _identify(self, event_id: str, known: _Known, given_us: int | None) -> None:
         """Append what is particular to an event with an id."""
-        share, _, begun, payload = known
+        share, begun = known.share, known.begun
+        if begun is None:
+            content = share.contents[known.number]
+            begun = known.begun = event_keys_begun(content.user_id, content.source)
+            known.payload = content.payload_number
         share.identities.append(_CLAIMED if given_us is None else _TIMED)
         share.keys.append(event_key_of(begun, event_id))
-        share.fingerprints.append(payload_fingerprint(payload, given_us))
+        share.fingerprints.append(payload_fingerprint(known.payload, given_us))
         share.ids.append(event_id)
 
     def _know(self, raw: RawEvent) -> _Known:
         """Return what events of the content of `raw` have in common; it is added to its share. Raises Refusal."""
         if not self._plain:
-            for name in ("user_id", "event_type", "id", "source"):
-                _check_string(name, getattr(raw, name))
+            _check_strings(raw)
         units = self._units(bytes(raw.units))
         properties = self._properties(raw) if raw.properties else ""
         shard = shard_of(raw.user_id, self._terms.shards)
@@ -210,10 +215,8 @@ class _Reader:
         if share is None:
             key = self._terms.idempotency_key
             share = self.shares[shard] = Columns(claim_key(key, shard) if key is not None else None)
-        content = Content(raw.user_id, raw.source, raw.event_type, units, properties)
-        share.contents.append(content)
-        begun = event_keys_begun(raw.user_id, raw.source)
-        return _Known(share, len(share.contents) - 1, begun, content.payload_number)
+        share.contents.append(Content(raw.user_id, raw.source, raw.event_type, units, properties))
+        return _Known(share, len(share.contents) - 1)
 
     def _properties(self, raw: RawEvent) -> str:
         encoded = bytes(raw.properties)
@@ -225,6 +228,15 @@ class _Reader:
             field, _, rest = problem.partition(": ")
             raise Refusal("properties_invalid", field, rest)
         return properties.text
+
+
+def _check_strings(raw: RawEvent) -> None:
+    """Raise Refusal for an event with a string that can't be one."""
+    together = raw.user_id + raw.event_type + raw.id + raw.source
+    if together.isprintable() and (together.isascii() or len(together) * _CHARACTER_BYTES_MAX <= STRING_BYTES_MAX):
+        return  # the usual case
+    for name in _CODE_OF:
+        _check_string(name, getattr(raw, name))
 
 
 def _check_string(name: str, value: str) -> None:

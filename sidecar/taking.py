@@ -116,9 +116,10 @@ class Taking:
             events_max=self.request_events_max,
         )
         reading = read(submission.media_type, body, terms)
-        if submission.single and reading.total != 1:
-            raise TaximeterError("body_invalid", f"body: expected one event, got {reading.total}; use /v1/events")
-        self._metrics.request_events.observe(reading.total)
+        total = reading.total
+        if submission.single and total != 1:
+            raise TaximeterError("body_invalid", f"body: expected one event, got {total}; use /v1/events")
+        self._metrics.request_events.observe(total)
         return reading, now_us
 
     def _counted(self, taken: Taken) -> Taken:
