@@ -32,10 +32,9 @@ MILLION: Final = 1_000_000
 
 
 class Cost(NamedTuple):
-    """What an event took of a core in each process, microseconds, and how many were drained in a second."""
+    """What an event took of a core, microseconds, by row and process, and how many were drained in a second."""
 
-    ingest: Mapping[str, float]
-    drain: Mapping[str, float]
+    used_us: Mapping[str, Mapping[str, float]]
     drained_a_second: float
 
 
@@ -69,7 +68,7 @@ class Grown:
             raise TaximeterError("server_failed", f"{sent} events were sent, {drained.events} were drained")
         ingest = {name: (between[name] - before[name]) / sent * 1e6 for name in ("sidecar", "Valkey")}
         drain = {name: (after[name] - between[name]) / sent * 1e6 for name in ("flusher", "PostgreSQL", "Valkey")}
-        return Cost(ingest, drain, sent / took_s)
+        return Cost({INGEST: ingest, DRAIN: drain}, sent / took_s)
 
     def said(self) -> str:
         """Return what it holds, for a person."""
@@ -130,19 +129,20 @@ def _pair(large: Grown, small: Grown, events: int, *, first: bool) -> tuple[Cost
 def _figures(size: int, smallest: int, pairs: Sequence[tuple[Cost, Cost]], said: str) -> Iterator[Figure]:
     large, small = zip(*pairs, strict=True)
     beside = named(smallest)
-    goals = (Goal(beside, most=MOST),)
-    for row, what in ((INGEST, "ingest, keys in Redis"), (DRAIN, "drain, events in PostgreSQL")):
-        step = row.removeprefix("growth-")
-        figure = Figure(row, f"{what}: {named(size)}", "µs of CPU", goals=goals)
-        figure.ours = [sum(getattr(cost, step).values()) for cost in large]
-        figure.beside[beside] = [sum(getattr(cost, step).values()) for cost in small]
-        costs: list[Mapping[str, float]] = [getattr(cost, step) for cost in large]
-        figure.cpu_us = {name: statistics.median(cost[name] for cost in costs) for name in costs[0]}
-        figure.note = said
-        if row == DRAIN:
-            rates = [statistics.median(cost.drained_a_second for cost in some) for some in (large, small)]
-            figure.note = f"{rates[0]:,.0f} events drained in a second, beside {rates[1]:,.0f}"
+    rates = [statistics.median(cost.drained_a_second for cost in some) for some in (large, small)]
+    drained = f"{rates[0]:,.0f} events drained in a second, beside {rates[1]:,.0f}"
+    for row, what, note in ((INGEST, "ingest, keys in Redis", said), (DRAIN, "drain, events in PostgreSQL", drained)):
+        ours, its = ([cost.used_us[row] for cost in some] for some in (large, small))
+        figure = Figure(row, f"{what}: {named(size)}", "µs of CPU", goals=(Goal(beside, most=MOST),))
+        figure.ours = [sum(cost.values()) for cost in ours]
+        figure.beside[beside] = [sum(cost.values()) for cost in its]
+        figure.cpu_us = _medians(ours)
+        figure.note = f"{note}; at {beside}: {' + '.join(f'{cost:.2f} {name}' for name, cost in _medians(its).items())}"
         yield figure
+
+
+def _medians(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(cost[name] for cost in costs) for name in costs[0]}
 
 
 def _tell(line: str) -> None:
