@@ -66,6 +66,7 @@ class Directory:
         self._journal = journal
         self._hold_s = hold_s
         self._wall_us = wall_us
+        self._began_us = wall_us()  # no event was given an earlier time since, but those in the journal (rule 10)
         self._bound = bound
         self._memory = memory
         self._memory_denied = False
@@ -214,6 +215,8 @@ class Directory:
 
     async def _ask(self, manifest: Manifest, asked: bytes | None, *, leaving: bool = False) -> None:
         since_us = await asyncio.to_thread(_assigned_since_us, self._journal.shards)
+        if manifest.registered or manifest.predecessors:  # events may come meanwhile, or wait for their journal
+            since_us = min(self._began_us, self._wall_us(), since_us or self._began_us)
         host = socket.gethostname()[:256]
         said = Asking(host, manifest.ledger, manifest.predecessors, manifest.missing, since_us, leaving)
         text = msgspec.json.encode(said)

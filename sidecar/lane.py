@@ -22,6 +22,7 @@ from sidecar.errors import Unavailable
 
 BATCH_EVENTS_MAX: Final = 4_000  # a batch blocks Redis for a few milliseconds; one request may be larger
 WAITING_EVENTS_MAX: Final = 200_000
+GATHER_EVENTS_MAX: Final = 200  # as many make a batch worth its sync
 
 Places = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -122,6 +123,7 @@ class Lane:
                 await self._arrived.wait()
                 self._arrived.clear()
                 while self._waiting or self._watermark_due:
+                    await self._gather()
                     async with self.still:
                         parts = self._take()
                         await self._journal(parts, self._batch(parts, revision(), clock_us()), deliver)
@@ -129,6 +131,13 @@ class Lane:
         finally:  # nobody journals what is left: whoever waits for it is told so
             for part in (*parts, *self._waiting):
                 part.fail(Unavailable("stopping", "the sidecar stopped before these events were journaled"))
+
+    async def _gather(self) -> None:
+        """Wait while every turn of the event loop brings more: small requests that are being read share a sync."""
+        gathered = -1
+        while gathered < self.waiting_events < GATHER_EVENTS_MAX:
+            gathered = self.waiting_events
+            await asyncio.sleep(0)
 
     async def _journal(self, parts: Sequence[Part], batch: Batch, deliver: Callable[[int, Entry], None]) -> None:
         record = encode_batch(batch)

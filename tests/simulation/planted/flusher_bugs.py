@@ -113,7 +113,7 @@ def the_shard_is_not_locked() -> Iterator[None]:
 # -- rule 4: publishing
 
 
-@bug("4", "machine", "redis_flaky", "redis_slow", "flusher_added")
+@bug("4", "machine", "flusher_stopped_at_call", "flusher_added")
 def publishing_asks_for_no_token() -> Iterator[None]:
     """A flusher that was stopped for a while publishes over the next epoch."""
     with changed_script("publish", (b"if state[2] ~= ARGV[2] then return {'stale'} end", b"")):
