@@ -7,7 +7,7 @@ renumbered (rule 7) keeps its records as they are.
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, Literal, NamedTuple
 
 import msgspec
@@ -126,7 +126,7 @@ def numbers(kind: Literal["H", "q"], column: bytes) -> "array[int]":
     return found
 
 
-def column(kind: Literal["H", "q"], values: "array[int] | list[int]") -> bytes:
+def column(kind: Literal["H", "q"], values: Iterable[int]) -> bytes:
     """Return numbers as a column."""
     packed = array(kind, values)
     if sys.byteorder == "little":

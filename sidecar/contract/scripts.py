@@ -151,9 +151,8 @@ def ingest(shard: Shard, producer: str, step: Step, batch: Batch, revision: Revi
     args += (step.before.encode(), step.after.encode(), step.running.encode(), step.record)
     args += (batch.count, ttl_s, EPOCH_EVENTS_MAX, EPOCH_FIELDS_MAX)
     args += _claims(batch)
-    places = [place for place, identity in enumerate(batch.identities) if identity <= Identity.CLAIMED]
-    args += (column("H", places), batch.fingerprints)
-    args += folded.removals() if places or batch.claims else (b"", "")
+    args += (column("H", _places_with_ids(batch)), batch.fingerprints)
+    args += folded.removals() if batch.ids or batch.claims else (b"", "")
     args += folded.arguments()
     return Call(script("ingest"), names, args)
 
@@ -173,6 +172,13 @@ def _claims(batch: Batch) -> list[bytes | str | int]:
         args += (claim.digest, _ranges(mine), claim.first, claim.count)
     args.append(indices)
     return args
+
+
+def _places_with_ids(batch: Batch) -> Sequence[int]:
+    """Return the places of the events with an id: mostly all of them, or none."""
+    if len(batch.ids) in {0, batch.count}:
+        return range(len(batch.ids))
+    return [place for place, identity in enumerate(batch.identities) if identity <= Identity.CLAIMED]
 
 
 def _keys_with_ids(batch: Batch) -> list[bytes]:
