@@ -22,7 +22,7 @@ from sidecar.errors import Unavailable
 
 BATCH_EVENTS_MAX: Final = 4_000  # a batch blocks Redis for a few milliseconds; one request may be larger
 WAITING_EVENTS_MAX: Final = 200_000
-GATHER_EVENTS_MAX: Final = 200  # as many make a batch worth its sync
+GATHER_EVENTS_MAX: Final = 1_500  # what comes behind them is the next batch's
 
 Places = tuple[tuple[int, ...], tuple[int, ...]]
 

@@ -14,6 +14,7 @@ class Columns:
     """
 
     __slots__ = (
+        "_known",
         "claim_key",
         "content_of",
         "contents",
@@ -28,6 +29,7 @@ class Columns:
     def __init__(self, claim_key: bytes | None = None) -> None:
         self.claim_key = claim_key
         self.contents: list[Content] = []
+        self._known: dict[Content, int] = {}  # their places, once others were added
         self.content_of: list[int] = []
         self.times_us: list[int] = []
         self.identities = bytearray()
@@ -40,10 +42,16 @@ class Columns:
         return len(self.identities)
 
     def extend(self, other: "Columns") -> None:
-        """Add the events of `other` behind these."""
-        base = len(self.contents)
-        self.contents += other.contents
-        self.content_of += [base + number for number in other.content_of] if base else other.content_of
+        """Add the events of `other` behind these. Contents that both have are one from then on."""
+        known = self._known = self._known or {content: number for number, content in enumerate(self.contents)}
+        numbers: list[int] = []
+        for content in other.contents:
+            number = known.get(content)
+            if number is None:
+                number = known[content] = len(self.contents)
+                self.contents.append(content)
+            numbers.append(number)
+        self.content_of += [numbers[number] for number in other.content_of]
         self.times_us += other.times_us
         self.identities += other.identities
         self.indices += other.indices
