@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from flusher.entry import Entry
 from flusher.summed import Sum, Summing
 from sidecar.contract.codec import Batch, Claim, numbers
-from sidecar.contract.event import Identity
+from sidecar.contract.event import Event, Identity
 from sidecar.contract.identity import FINGERPRINT_BYTES, KEY_BYTES
 
 NO_FLOOR_US: Final = -(1 << 62)
@@ -229,11 +229,14 @@ class Court:
         `there` has the fingerprints that Postgres had under the primary keys of what was to be stored: from before,
         or of an earlier event of the chunk.
         """
+        events: dict[int, Sequence[Event]] = {}  # a batch makes its events anew each time that it is asked
         for (number, place), fingerprint in there.items():
             case = self.cases[number]
             one = case.sums.get(place)
             if one is None:
-                case.decided[place] = _compared(case.batch.events[place].fingerprint, fingerprint)
+                if number not in events:
+                    events[number] = case.batch.events
+                case.decided[place] = _compared(events[number][place].fingerprint, fingerprint)
             else:
                 case.decided |= dict.fromkeys(one.places, _compared(one.event.fingerprint, fingerprint))
         for case in self.cases:
