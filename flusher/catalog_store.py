@@ -74,6 +74,7 @@ def load_meters(connection: Connection) -> list[Meter]:
             row["field"],
             tuple(row["group_by"]),
             {name: tuple(values) for name, values in row["filter"].items()},
+            row["detailed"],
         )
         for row in _rows(connection, query("list_meters"), {})
     ]

@@ -12,7 +12,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from sidecar.contract.codec import Batch, column, numbers
-from sidecar.contract.event import Event
+from sidecar.contract.event import VOID_TYPE, Event
 from sidecar.contract.units import NANO, NANOS_BOUND, from_decimal
 
 WINDOW_S: Final = 900  # 15 minutes: fine enough for the offset of every time zone
@@ -20,25 +20,44 @@ WINDOW_US: Final = WINDOW_S * 1_000_000
 
 PROPERTY_PREFIX: Final = "properties."
 
+Aggregation = Literal["sum", "count", "max", "min", "avg", "latest", "unique", "weighted_sum"]
+
+_FROM_COUNTERS: Final = frozenset({"sum", "count", "avg"})
+
 
 class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One meter as a batch was counted under it: the wire form, a JSON object with these keys.
 
     `field` is `units` or `properties.<name>`. An event counts when every key of `filter` has one of its values;
-    a missing property never matches. `group_by` names the properties that become dimensions.
+    a missing property never matches. `group_by` names the properties that become dimensions. With `detailed` what
+    each event adds is kept, not the sum alone: a price per event needs it.
+
+    Counters hold the sum of the field and the number of events for every aggregation, so that both sides compare
+    them in one way; of a field that is no number, which `unique` takes, the sum is 0.
     """
 
     name: str
     event_type: str
-    aggregation: Literal["sum", "count"] = "sum"
+    aggregation: Aggregation = "sum"
     field: str = "units"
     group_by: tuple[str, ...] = ()
     filter: dict[str, tuple[str, ...]] = {}
+    detailed: bool = False
 
     @property
     def reads_properties(self) -> bool:
         """Whether anything but the units decides what this meter counts."""
         return bool(self.group_by or self.filter or self.field != "units")
+
+    @property
+    def property_name(self) -> str | None:
+        """The property that `field` names, None for units."""
+        return None if self.field == "units" else self.field.removeprefix(PROPERTY_PREFIX)
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether what it shows can't be told from sums and counts: the value of each event is kept."""
+        return self.detailed or self.aggregation not in _FROM_COUNTERS
 
 
 class Counter(NamedTuple):
@@ -72,6 +91,15 @@ class Share(NamedTuple):
     meter: str
     dimensions: str
     nanos: int
+
+
+class Value(NamedTuple):
+    """What one event is to a meter that keeps it: its share, and for a count of different values the one it has."""
+
+    meter: str
+    dimensions: str
+    nanos: int
+    label: str | None
 
 
 _decode_properties = msgspec.json.Decoder(float_hook=Decimal).decode
@@ -119,12 +147,16 @@ class Revision:
         for meter in meters:
             by_type[meter.event_type] = (*by_type.get(meter.event_type, ()), meter)
         self._by_type: Mapping[str, tuple[Meter, ...]] = by_type
+        keeping = {name: tuple(meter for meter in some if meter.keeps_values) for name, some in by_type.items()}
+        self._keeping: Mapping[str, tuple[Meter, ...]] = {name: some for name, some in keeping.items() if some}
 
     def shares(self, event_type: str, properties: str, nanos: int, events: int = 1) -> list[Share]:
         """Return what `events` events of this type, with these properties (JSON text) and `nanos` in all, add up to.
 
-        An event type that no meter names feeds a meter of its own name with its units.
+        An event type that no meter names feeds a meter of its own name with its units. A void feeds none.
         """
+        if event_type == VOID_TYPE:
+            return []
         meters = self._by_type.get(event_type)
         if meters is None:
             return [] if event_type in self._names else [Share(event_type, NO_DIMENSIONS, nanos)]
@@ -143,6 +175,24 @@ class Revision:
                 shares.append(share)
         return shares
 
+    def keeps_values(self, event_type: str) -> bool:
+        """Whether `values` may return any for events of this type."""
+        return event_type in self._keeping
+
+    def values(self, event_type: str, properties: str, nanos: int) -> list[Value]:
+        """Return what one event, with these properties (JSON text), is to the meters that keep it."""
+        meters = self._keeping.get(event_type)
+        if meters is None:
+            return []
+        decoded: dict[str, object] = _decode_properties(properties) if properties else {}
+        values: list[Value] = []
+        for meter in meters:
+            share = _share_of(meter, decoded, nanos, 1)
+            if share is not None:
+                label = property_text(decoded[meter.property_name or ""]) if meter.aggregation == "unique" else None
+                values.append(Value(*share, label))
+        return values
+
     def problem(self, event_type: str, properties: Mapping[str, object]) -> str | None:
         """Return why an event would silently be left out by a meter that should count it, or None.
 
@@ -154,13 +204,13 @@ class Revision:
                 "name a meter that counts it in the catalog"
             )
         for meter in self._by_type.get(event_type, ()):
-            if meter.field == "units" or meter.aggregation == "count" or not _matches(meter, properties):
+            name = meter.property_name
+            if name is None or meter.aggregation in {"count", "unique"} or not _matches(meter, properties):
                 continue
-            name = meter.field.removeprefix(PROPERTY_PREFIX)
             if name in properties and property_nanos(properties[name]) is None:
                 return (
-                    f"properties.{name}: meter {meter.name} sums it, expected a number below 10^15 with at most "
-                    f"9 fractional digits, got {properties[name]!r}"
+                    f"properties.{name}: meter {meter.name} ({meter.aggregation}) reads it, expected a number below "
+                    f"10^15 with at most 9 fractional digits, got {properties[name]!r}"
                 )
         return None
 
@@ -208,16 +258,18 @@ def _matches(meter: Meter, properties: Mapping[str, object]) -> bool:
 def _share_of(meter: Meter, properties: Mapping[str, object], nanos: int, events: int) -> Share | None:
     if not _matches(meter, properties):
         return None
-    amount: int | None = nanos
+    name = meter.property_name
     if meter.aggregation == "count":
-        amount = NANO * events
-    elif meter.field != "units":
-        each = property_nanos(properties.get(meter.field.removeprefix(PROPERTY_PREFIX)))
-        amount = None if each is None else each * events
-    if amount is None:
-        return None
+        nanos = NANO * events
+    elif name is not None:
+        each = property_nanos(properties.get(name))
+        if each is None:
+            if meter.aggregation != "unique" or name not in properties:
+                return None
+            each = 0
+        nanos = each * events
     dimensions = {name: property_text(properties[name]) for name in meter.group_by if name in properties}
-    return Share(meter.name, _encode_dimensions(dimensions).decode() if dimensions else NO_DIMENSIONS, amount)
+    return Share(meter.name, _encode_dimensions(dimensions).decode() if dimensions else NO_DIMENSIONS, nanos)
 
 
 _decode_meters = msgspec.json.Decoder(list[Meter]).decode

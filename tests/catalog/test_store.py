@@ -78,6 +78,7 @@ def test_meters_get_a_revision_that_says_what_they_are(connection: Connection) -
                 "field": "units",
                 "group_by": ["region"],
                 "filter": {"region": ["eu", "us"]},
+                "detailed": False,
             }
         ],
     )

@@ -145,6 +145,7 @@ def test_json_reads_what_is_json() -> None:
         "field": "units",
         "group_by": [],
         "filter": {},
+        "detailed": False,
     }
     assert (bytes_["group_by"], bytes_["filter"]) == (["region", "zone"], {"region": ["eu", "us"], "tier": ["pro"]})
     assert (bytes_["field"], requests["aggregation"]) == ("properties.bytes", "count")

@@ -296,7 +296,7 @@ def test_meters_survive_the_wire() -> None:
     [
         "{}",
         '[{"name":"a"}]',
-        '[{"name":"a","event_type":"b","aggregation":"max"}]',
+        '[{"name":"a","event_type":"b","aggregation":"median"}]',
         '[{"name":"a","event_type":"b","surprise":1}]',
         '[{"name":"a","event_type":"b","group_by":"region"}]',
         "[",

@@ -4,7 +4,7 @@ SELECT pg_advisory_xact_lock(7386133)
 
 -- name: list_meters
 -- The meters in force.
-SELECT name, event_type, aggregation, field, group_by, filter FROM meters ORDER BY name
+SELECT name, event_type, aggregation, field, group_by, filter, detailed FROM meters ORDER BY name
 
 -- name: list_plan_versions
 -- Every version of every plan (of one plan where it is given), oldest first.
@@ -39,11 +39,12 @@ SELECT name FROM unnest(%(names)s::text[]) AS name WHERE EXISTS (SELECT FROM usa
 
 -- name: upsert_meter
 -- Add a meter, or change one that has no usage yet.
-INSERT INTO meters (name, event_type, aggregation, field, group_by, filter)
-VALUES (%(name)s, %(event_type)s, %(aggregation)s, %(field)s, %(group_by)s, %(filter)s)
+INSERT INTO meters (name, event_type, aggregation, field, group_by, filter, detailed)
+VALUES (%(name)s, %(event_type)s, %(aggregation)s, %(field)s, %(group_by)s, %(filter)s, %(detailed)s)
 ON CONFLICT (name) DO UPDATE
-SET (event_type, aggregation, field, group_by, filter)
-    = (excluded.event_type, excluded.aggregation, excluded.field, excluded.group_by, excluded.filter)
+SET (event_type, aggregation, field, group_by, filter, detailed)
+    = (excluded.event_type, excluded.aggregation, excluded.field, excluded.group_by, excluded.filter,
+       excluded.detailed)
 
 -- name: add_revision
 -- The meters under their next number: batches from now on are counted under it.
