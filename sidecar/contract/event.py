@@ -19,6 +19,7 @@ EVENTS_PER_REQUEST_MAX: Final = 10_000
 IDEMPOTENCY_KEY_CHARS_MAX: Final = 255
 AGE_MAX_S: Final = 5 * 366 * 86_400  # 5 years
 AHEAD_MAX_S: Final = 5 * 60
+VOID_TYPE: Final = "taximeter.void"  # of a void: it cancels an event, and feeds no meter
 
 
 class Identity(IntEnum):

@@ -15,6 +15,7 @@ BEGUN_MAX: Final = 4_096  # users and requests whose part of a hash is kept
 
 # A hasher a use, copied for every hash: an event takes two, and setting one up costs more than hashing with it.
 _EVENT: Final = blake2b(digest_size=KEY_BYTES, person=b"event")
+_VOID: Final = blake2b(digest_size=KEY_BYTES, person=b"void")
 _INDEXED: Final = blake2b(digest_size=KEY_BYTES, person=b"indexed")
 _CLAIM: Final = blake2b(digest_size=KEY_BYTES, person=b"claim")
 _FINGERPRINT: Final = blake2b(digest_size=FINGERPRINT_BYTES, person=b"fingerprint")
@@ -61,6 +62,14 @@ def _indexed_under(claim_key: bytes) -> blake2b:
 def event_key(user_id: str, source: str, event_id: str) -> bytes:
     """Return the 16 bytes that identify an event with an id: (`user_id`, `source`, `id`)."""
     return event_key_of(event_keys_begun(user_id, source), event_id)
+
+
+def void_key(event_key: bytes, time_us: int) -> bytes:
+    """Return the 16 bytes that identify the void of the event with this key at this time, microseconds.
+
+    The time is a part: a void that named a wrong one cancels nothing, and is in nobody's way.
+    """
+    return _hash(_VOID, event_key, time_us.to_bytes(8, "big", signed=True))
 
 
 def indexed_key(claim_key: bytes, index: int) -> bytes:
