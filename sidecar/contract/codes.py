@@ -78,6 +78,7 @@ CODES: Final[dict[str, str]] = {
     "still_refused": "what is in quarantine can't be counted now either; nothing was changed",
     # invoices
     "invoice_unknown": "there is no invoice with this id",
+    "grant_unknown": "there is no grant of credit with this id; `taximeter credits` lists them",
     "not_confirmed": "money would move and nobody said yes; nothing was done",
     "period_open": "the period has not ended by Postgres's clock",
     "producers_behind": "a sidecar may still have events of the period; it waits up to the finalization window",
