@@ -1,6 +1,8 @@
 """Rules over several entries: names that refer to others, users, and subscriptions that price one meter twice."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
 
 from flusher.catalog.model import Catalog, Subscription
 from flusher.catalog.plan_reader import PRICES_MAX
@@ -88,30 +90,44 @@ def _check_customers_implied(report: Report, paths: Paths, merged: Catalog) -> N
         )
 
 
+class _Run(NamedTuple):
+    """A subscription pays by one plan, from `start` until `end` (None: open)."""
+
+    subscription: Subscription
+    plan: str
+    start: datetime
+    end: datetime | None
+
+
 def _check_priced_once(report: Report, paths: Paths, merged: Catalog) -> None:
     """Note two subscriptions of a customer that run at one time and price one meter."""
-    priced: dict[tuple[str, str], list[Subscription]] = {}
+    priced: dict[tuple[str, str], list[_Run]] = {}
     for found in merged.subscriptions.values():
-        plan = merged.plans.get(found.plan)
-        for meter in plan.meters if plan else ():
-            priced.setdefault((found.customer, meter), []).append(found)
+        for step, end in found.stretches:
+            plan = merged.plans.get(step.plan)
+            for meter in plan.under(step.overrides).meters if plan else ():
+                priced.setdefault((found.customer, meter), []).append(_Run(found, step.plan, step.at, end))
     noted: set[tuple[str, str]] = set()
     places = {place: number for number, place in enumerate(paths)}
     for (_, meter), runs in sorted(priced.items()):
-        runs.sort(key=lambda run: (run.start, places.get(("subscriptions", run.id), -1)))
+        runs.sort(key=lambda run: (run.start, places.get(("subscriptions", run.subscription.id), -1)))
         longest = runs[0]
         for run in runs[1:]:
-            if longest.overlaps(run) and (longest.id, run.id) not in noted:
-                noted.add((longest.id, run.id))
-                later_last = sorted((longest, run), key=lambda one: places.get(("subscriptions", one.id), -1))
-                _note_priced_twice(report, paths, later_last[0], later_last[1], meter)
+            pair = (longest.subscription.id, run.subscription.id)
+            if (longest.end is None or run.start < longest.end) and pair not in noted:
+                noted.add(pair)
+                earlier, later = sorted(
+                    (longest, run), key=lambda one: places.get(("subscriptions", one.subscription.id), -1)
+                )
+                _note_priced_twice(report, paths, earlier, later, meter)
             if longest.end is not None and (run.end is None or run.end > longest.end):
                 longest = run
 
 
-def _note_priced_twice(report: Report, paths: Paths, one: Subscription, other: Subscription, meter: str) -> None:
-    """Note the pair at `other` where the file has it, or else at the plan that the file changed."""
-    places = [("subscriptions", other.id), ("plans", other.plan), ("plans", one.plan)]
+def _note_priced_twice(report: Report, paths: Paths, earlier: _Run, later: _Run, meter: str) -> None:
+    """Note the pair at `later` where the file has it, or else at the plan that the file changed."""
+    one, other = earlier.subscription, later.subscription
+    places = [("subscriptions", other.id), ("plans", later.plan), ("plans", earlier.plan)]
     path = next((paths[place] for place in places if place in paths), "subscriptions")
     report.add(
         path,

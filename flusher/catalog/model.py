@@ -1,20 +1,25 @@
-"""The catalog's values, and which version of a plan a period uses."""
+"""The catalog's values, and which version of a plan is in force at an instant."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, tzinfo
 from typing import Final
 
-from flusher.pricing.plan import Plan
+from flusher.catalog.zones import zone_named
+from flusher.pricing.plan import Overrides, Plan
 from sidecar.contract.meters import Meter
 
 CATALOG_INVALID: Final = "catalog_invalid"
 METER_IN_USE: Final = "meter_in_use"
+NO_OVERRIDES: Final = Overrides()
 
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """Who pays. `user_ids` are the users whose usage is this customer's, in order; times are billed in UTC."""
+    """Who pays. `user_ids` are the users whose usage is this customer's, in order.
+
+    `time_zone` is the IANA name of the zone whose days and months the customer's calendar periods follow.
+    """
 
     id: str
     user_ids: tuple[str, ...]
@@ -26,29 +31,66 @@ class Customer:
         """Return the customer that a user without an entry is: its own, under its own id."""
         return cls(customer_id, (customer_id,), customer_id)
 
+    @property
+    def zone(self) -> tzinfo:
+        """The customer's time zone."""
+        return zone_named(self.time_zone)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChange:
+    """A subscription pays by `plan` and `overrides` from `at`, in UTC."""
+
+    at: datetime
+    plan: str
+    overrides: Overrides = NO_OVERRIDES
+
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """A customer on a plan from `start` until `end` (None: open), a half-open interval in UTC."""
+    """A customer on a plan from `start` until `end` (None: open), a half-open interval in UTC.
+
+    `plan` and `overrides` are those that it began with; `changes` come later, oldest first.
+    """
 
     id: str
     customer: str
     plan: str
     start: datetime
     end: datetime | None = None
+    overrides: Overrides = NO_OVERRIDES
+    changes: tuple[PlanChange, ...] = ()
 
-    def overlaps(self, other: "Subscription") -> bool:
-        """Whether both run at some instant."""
-        return (other.end is None or self.start < other.end) and (self.end is None or other.start < self.end)
+    @property
+    def last(self) -> PlanChange:
+        """What it pays by in the end: the last change, or what it began with."""
+        return self.changes[-1] if self.changes else PlanChange(self.start, self.plan, self.overrides)
+
+    @property
+    def stretches(self) -> tuple[tuple[PlanChange, datetime | None], ...]:
+        """Each plan that it has, in order, and until when (None: open)."""
+        steps = (PlanChange(self.start, self.plan, self.overrides), *self.changes)
+        ends = (*(step.at for step in self.changes), self.end)
+        kept = [
+            (step, end if self.end is None or end is None else min(end, self.end))
+            for step, end in zip(steps, ends, strict=True)
+            if self.end is None or step.at < self.end
+        ]
+        return tuple(kept)
 
 
 @dataclass(frozen=True, slots=True)
 class PlanVersion:
-    """A plan as it was applied. `version` counts from 1; `effective_at` is when it was applied, in UTC."""
+    """A plan as it was applied. `version` counts from 1.
+
+    Periods that begin at or after `effective_at`, in UTC, use it; with `at_once` it is used from that moment on, in
+    the middle of periods too.
+    """
 
     plan: Plan
     version: int
     effective_at: datetime
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +118,12 @@ EMPTY: Final = Catalog()
 def version_at(versions: Sequence[PlanVersion], start: datetime) -> PlanVersion:
     """Return the version that a period beginning at `start` uses; `versions` are oldest first and not empty.
 
-    It is the last one applied by then, or the first where the period is older than the plan.
+    It is the last one applied of those in effect by then, or the first where the period is older than the plan.
     """
-    applied = [version for version in versions if version.effective_at <= start]
-    return applied[-1] if applied else versions[0]
+    for version in reversed(versions):
+        if version.effective_at <= start:
+            return version
+    return versions[0]
 
 
 def counts_the_same(one: Meter, other: Meter) -> bool:

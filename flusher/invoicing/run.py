@@ -21,7 +21,7 @@ from flusher.invoicing.invoice import Invoice, InvoiceLine, Kind, from_rated, in
 from flusher.invoicing.quantities import SummedWindow, read_usage
 from flusher.invoicing.settle import WINDOW_DEFAULT, NotYet, settlement
 from flusher.invoicing.store import read_clock, rows
-from flusher.pricing.period import BillingPeriod, Period, billing_period
+from flusher.pricing.period import BillingPeriod, Period, Span, billing_period
 from flusher.pricing.rate import rate_advance, rate_arrears
 from flusher.sql import query
 
@@ -120,7 +120,7 @@ class _Run:
                 return opening
         start = subscription.start if state["frontier"] is None else state["frontier"].astimezone(UTC)
         version = self._version(subscription, start)
-        billing = billing_period(version.plan.cycle, subscription.start, subscription.end, start)
+        billing = billing_period(version.plan.cycle, _span(subscription), start)
         if billing is None:
             return self._adjustment(subscription)
         if billing.period.end > self._at:
@@ -176,7 +176,7 @@ class _Run:
     def _advance(self, subscription: Subscription, start: datetime, scope: str) -> tuple[InvoiceLine, ...]:
         """Return the lines of what is paid in advance for the period that begins at `start`, if one does."""
         plan = self._version(subscription, start).plan
-        billing = billing_period(plan.cycle, subscription.start, subscription.end, start)
+        billing = billing_period(plan.cycle, _span(subscription), start)
         return () if billing is None else tuple(map(from_rated, rate_advance(plan, billing, scope=scope)))
 
     def _version(self, subscription: Subscription, start: datetime) -> PlanVersion:
@@ -188,3 +188,7 @@ class _Run:
 
 def _wait(subscription: Subscription, period: Period, why: NotYet) -> Waiting:
     return Waiting(subscription.customer, subscription.id, subscription.plan, period, why.reason, why.detail)
+
+
+def _span(subscription: Subscription) -> Span:
+    return Span(subscription.start, subscription.end, subscription.start)

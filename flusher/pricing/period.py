@@ -3,11 +3,15 @@
 A calendar period starts on the first of the month (quarter, year), on Monday, or at midnight. An anniversary
 period starts at the subscription's start plus n intervals, always counted from the original day: a start on
 January 31 gives February 28 (29 in a leap year), then March 31.
+
+Days and times of day are those of a time zone, UTC unless the customer has another; instants are in UTC always. A
+local time that a clock change skips is as much later as the clock was put forward, so that a skipped midnight is the
+moment after the gap; of one that comes twice the first counts.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 
 
@@ -84,11 +88,26 @@ class BillingPeriod:
         return self.period != self.full
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A stretch of a subscription under one set of terms, half-open; `end` is None where it is open.
+
+    `anchor` is what anniversaries are counted from, and the periods that a discount lasts: when the billing of the
+    subscription begins, however many stretches there were before this one. `zone` is whose calendar cycles follow.
+    """
+
+    start: datetime
+    end: datetime | None
+    anchor: datetime
+    zone: tzinfo = UTC
+
+
 _MONTHS = {Interval.MONTH: 1, Interval.QUARTER: 3, Interval.YEAR: 12}
 _DAYS = {Interval.DAY: 1, Interval.WEEK: 7}
-_FIRST_MONDAY = datetime(1, 1, 1, tzinfo=UTC)
-"""January 1 of year 1 is a Monday in the proleptic Gregorian calendar that `datetime` uses."""
-_FIRST_YEAR = datetime(1, 1, 1, tzinfo=UTC)
+_FIRST_DAY = datetime(1, 1, 1, tzinfo=UTC).replace(tzinfo=None)
+"""Where calendar cycles are counted from, on any clock: a year's, a quarter's and a month's first day, and a Monday."""
+ZONES_APART = timedelta(hours=26)
+"""How far the clocks of two time zones are apart at most: UTC-12 and UTC+14."""
 
 
 def add_months(start: datetime, months: int) -> datetime:
@@ -99,54 +118,92 @@ def add_months(start: datetime, months: int) -> datetime:
     return first.replace(day=min(start.day, _days_in_month(first)))
 
 
-def period_containing(cycle: Cycle, anchor: datetime, instant: datetime) -> Period:
+def period_containing(cycle: Cycle, anchor: datetime, instant: datetime, zone: tzinfo = UTC) -> Period:
     """Return the whole period of `cycle` that holds `instant`.
 
-    `anchor` is the subscription's start; a calendar cycle doesn't look at it. Times are in UTC.
+    `anchor` is when the subscription's billing begins; a calendar cycle doesn't look at it. Times are in UTC.
     """
-    if cycle.anchor is Anchor.CALENDAR:
-        anchor = _FIRST_MONDAY if cycle.interval in _DAYS else _FIRST_YEAR
-    if cycle.interval in _DAYS:
-        step = timedelta(days=_DAYS[cycle.interval])
-        start = anchor + (instant - anchor) // step * step
-        return Period(start, start + step)
-    months = _MONTHS[cycle.interval]
-    apart = (instant.year - anchor.year) * 12 + instant.month - anchor.month
-    number = apart // months
-    if add_months(anchor, number * months) > instant:
-        number -= 1
-    return Period(add_months(anchor, number * months), add_months(anchor, (number + 1) * months))
+    number = _number(cycle, anchor, instant, zone)
+    return Period(_boundary(cycle, anchor, number, zone), _boundary(cycle, anchor, number + 1, zone))
 
 
-def billing_period(cycle: Cycle, start: datetime, end: datetime | None, at: datetime) -> BillingPeriod | None:
-    """Return the period that begins at `at`, of a subscription that runs from `start` to `end` (None: open).
+def period_number(cycle: Cycle, span: Span, instant: datetime) -> int:
+    """Return how many periods of `cycle` come between the one that holds the span's anchor and that of `instant`.
 
-    `at` is the subscription's start or the end of its previous period; None when it has ended by then. A
-    period that a cycle would have begun before `at` is cut to begin there, so that a change of the cycle
-    leaves neither gap nor overlap.
+    0 is the first one, whole or not; for a billing period ask with the start of its `full`.
     """
-    if at < start:
-        raise ValueError(f"{at.isoformat()} is before the subscription's start {start.isoformat()}")
-    if end is not None and at >= end:
+    return _number(cycle, span.anchor, instant, span.zone) - _number(cycle, span.anchor, span.anchor, span.zone)
+
+
+def billing_period(cycle: Cycle, span: Span, at: datetime) -> BillingPeriod | None:
+    """Return the period that begins at `at`, or None when the span has ended by then.
+
+    `at` is the span's start or the end of the period before. A period that the cycle would have begun before `at` is
+    cut to begin there, so that neither a change of the cycle nor one of the zone leaves a gap or an overlap. Where
+    only hours are left until the cycle's next boundary, as a change of the zone leaves them, they belong to the
+    period after it: nobody pays a month's minimum for them. Its `full` then begins after `period` does.
+    """
+    if at < span.start:
+        raise ValueError(f"{at.isoformat()} is before the start of these terms, {span.start.isoformat()}")
+    if span.end is not None and at >= span.end:
         return None
-    full = period_containing(cycle, start, at)
-    until = full.end if end is None else min(full.end, end)
+    full = period_containing(cycle, span.anchor, at, span.zone)
+    if at > span.start and full.end - at < ZONES_APART and cycle.interval is not Interval.DAY:
+        full = period_containing(cycle, span.anchor, full.end, span.zone)
+    until = full.end if span.end is None else min(full.end, span.end)
     return BillingPeriod(Period(at, until), full)
 
 
-def billing_periods(cycle: Cycle, start: datetime, end: datetime | None, until: datetime) -> Iterator[BillingPeriod]:
-    """Yield the periods of a subscription that begin before `until`, oldest first.
+def billing_periods(cycle: Cycle, span: Span, until: datetime) -> Iterator[BillingPeriod]:
+    """Yield the periods of a span that begin before `until`, oldest first.
 
     The first and the last may be partial. The last one yielded may end after `until`: whether a period is
     over is for the caller to compare.
     """
-    at = start
+    at = span.start
     while at < until:
-        found = billing_period(cycle, start, end, at)
+        found = billing_period(cycle, span, at)
         if found is None:
             return
         yield found
         at = found.period.end
+
+
+def _number(cycle: Cycle, anchor: datetime, instant: datetime, zone: tzinfo) -> int:
+    """Return the number of the period that holds `instant`, counted from the origin of the cycle."""
+    origin, local = _origin(cycle, anchor, zone), _local(instant, zone)
+    if cycle.interval in _DAYS:
+        number = (local - origin) // timedelta(days=_DAYS[cycle.interval])
+    else:
+        number = ((local.year - origin.year) * 12 + local.month - origin.month) // _MONTHS[cycle.interval]
+    # A month's day may not have come yet, and a clock change may lie between the local time and the boundary.
+    while _boundary(cycle, anchor, number, zone) > instant:
+        number -= 1
+    while _boundary(cycle, anchor, number + 1, zone) <= instant:
+        number += 1
+    return number
+
+
+def _boundary(cycle: Cycle, anchor: datetime, number: int, zone: tzinfo) -> datetime:
+    """Return when the period of that number begins."""
+    if number == 0 and cycle.anchor is Anchor.ANNIVERSARY:
+        return anchor
+    origin = _origin(cycle, anchor, zone)
+    if cycle.interval in _DAYS:
+        local = origin + number * timedelta(days=_DAYS[cycle.interval])
+    else:
+        local = add_months(origin, number * _MONTHS[cycle.interval])
+    return local.replace(tzinfo=zone) if zone is UTC else local.replace(tzinfo=zone).astimezone(UTC)
+
+
+def _origin(cycle: Cycle, anchor: datetime, zone: tzinfo) -> datetime:
+    """Return the local time that a cycle's periods are counted from."""
+    return _FIRST_DAY if cycle.anchor is Anchor.CALENDAR else _local(anchor, zone)
+
+
+def _local(instant: datetime, zone: tzinfo) -> datetime:
+    """Return what clocks in a zone show at an instant, as a time without a zone; of the first of two."""
+    return (instant if zone is UTC else instant.astimezone(zone)).replace(tzinfo=None, fold=0)
 
 
 def _days_in_month(first: datetime) -> int:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from flusher.catalog.model import PlanVersion, Subscription, counts_the_same, version_at
+from flusher.catalog.model import PlanChange, PlanVersion, Subscription, counts_the_same, version_at
 from flusher.pricing.plan import Plan
 from sidecar.contract.meters import Meter
 
@@ -21,18 +21,15 @@ def test_a_period_uses_the_last_version_applied_by_its_start_or_the_first(start:
     assert version_at(VERSIONS, day(start)).version == version
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "overlap"),
-    [((1, 5), (5, 9), False), ((1, 6), (5, 9), True), ((1, None), (5, 9), True), ((5, None), (1, 5), False)],
-)
-def test_subscriptions_that_only_touch_do_not_overlap(
-    one: tuple[int, int | None], other: tuple[int, int | None], overlap: bool
-) -> None:
-    first, second = (
-        Subscription("s", "c", "p", day(start), None if end is None else day(end)) for start, end in (one, other)
-    )
-    assert first.overlaps(second) is overlap
-    assert second.overlaps(first) is overlap
+def test_a_subscription_has_each_plan_until_the_next_and_the_last_until_its_end() -> None:
+    # Given a change on day 10, and one on day 20 that comes after the end
+    changes = (PlanChange(day(10), "team"), PlanChange(day(20), "pro"))
+    found = Subscription("s", "c", "pro", day(1), day(15), changes=changes)
+    # Then only what begins before the end counts
+    assert [(step.plan, step.at, end) for step, end in found.stretches] == [
+        ("pro", day(1), day(10)),
+        ("team", day(10), day(15)),
+    ]
 
 
 def test_the_order_of_lists_and_the_field_of_a_count_mean_nothing() -> None:

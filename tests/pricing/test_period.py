@@ -13,6 +13,7 @@ from flusher.pricing.period import (
     Cycle,
     Interval,
     Period,
+    Span,
     add_months,
     billing_period,
     billing_periods,
@@ -28,8 +29,12 @@ instants = st.integers(0, 7_200_000_000_000_000).map(lambda us: at("1970-01-01")
 cycles = st.builds(Cycle, st.sampled_from(list(Interval)), st.sampled_from(list(Anchor)))
 
 
+def open_from(start: datetime) -> Span:
+    return Span(start, None, start)
+
+
 def starts(cycle: Cycle, start: str, count: int) -> list[str]:
-    found = billing_periods(cycle, at(start), None, at("2199-01-01"))
+    found = billing_periods(cycle, open_from(at(start)), at("2199-01-01"))
     return [f"{next(found).period.start:%Y-%m-%d}" for _ in range(count)]
 
 
@@ -73,7 +78,7 @@ def test_an_anniversary_keeps_the_time_of_day() -> None:
 
 def test_the_first_and_the_last_calendar_period_are_partial() -> None:
     # Given a subscription from the middle of July to the middle of September
-    found = list(billing_periods(Cycle(), at("2025-07-15"), at("2025-09-10"), at("2026-01-01")))
+    found = list(billing_periods(Cycle(), Span(at("2025-07-15"), at("2025-09-10"), at("2025-07-15")), at("2026-01-01")))
     # Then its first and last periods are cut, and know what they are cut from
     assert [(f"{b.period.start:%m-%d}", f"{b.period.end:%m-%d}", b.is_partial) for b in found] == [
         ("07-15", "08-01", True),
@@ -85,30 +90,30 @@ def test_the_first_and_the_last_calendar_period_are_partial() -> None:
 
 def test_an_anniversary_subscription_begins_with_a_whole_period() -> None:
     cycle = Cycle(anchor=Anchor.ANNIVERSARY)
-    first = billing_period(cycle, at("2025-07-15"), None, at("2025-07-15"))
+    first = billing_period(cycle, open_from(at("2025-07-15")), at("2025-07-15"))
     assert first == BillingPeriod(*[Period(at("2025-07-15"), at("2025-08-15"))] * 2)
 
 
 def test_periods_that_begin_at_or_after_the_limit_are_not_yielded() -> None:
-    found = list(billing_periods(Cycle(), at("2025-07-01"), None, at("2025-08-01")))
+    found = list(billing_periods(Cycle(), open_from(at("2025-07-01")), at("2025-08-01")))
     assert [b.period.start for b in found] == [at("2025-07-01")]
 
 
 def test_a_subscription_that_ended_has_no_further_period() -> None:
-    assert billing_period(Cycle(), at("2025-07-01"), at("2025-08-01"), at("2025-08-01")) is None
+    assert billing_period(Cycle(), Span(at("2025-07-01"), at("2025-08-01"), at("2025-07-01")), at("2025-08-01")) is None
 
 
 def test_a_changed_cycle_leaves_neither_gap_nor_overlap() -> None:
     # Given months until August, when the plan turns to years, then the year's rest follows
-    found = billing_period(Cycle(Interval.YEAR), at("2025-07-01"), None, at("2025-08-01"))
+    found = billing_period(Cycle(Interval.YEAR), open_from(at("2025-07-01")), at("2025-08-01"))
     assert found == BillingPeriod(
         Period(at("2025-08-01"), at("2026-01-01")), Period(at("2025-01-01"), at("2026-01-01"))
     )
 
 
 def test_a_period_before_the_subscription_is_a_mistake() -> None:
-    with pytest.raises(ValueError, match="before the subscription's start"):
-        billing_period(Cycle(), at("2025-07-01"), None, at("2025-06-01"))
+    with pytest.raises(ValueError, match="before the start of these terms"):
+        billing_period(Cycle(), open_from(at("2025-07-01")), at("2025-06-01"))
 
 
 @pytest.mark.parametrize(
@@ -140,7 +145,7 @@ def test_every_instant_lies_in_its_period(cycle: Cycle, anchor: datetime, instan
 @given(cycles, instants, st.integers(1, 40))
 def test_periods_follow_each_other_without_gap_or_overlap(cycle: Cycle, start: datetime, count: int) -> None:
     # Given any subscription
-    found = billing_periods(cycle, start, None, at("2600-01-01"))
+    found = billing_periods(cycle, open_from(start), at("2600-01-01"))
     periods = [next(found) for _ in range(count)]
     # Then each period begins where the one before ends, none is empty, and all but the first are whole
     assert periods[0].period.start == start
@@ -153,6 +158,6 @@ def test_periods_follow_each_other_without_gap_or_overlap(cycle: Cycle, start: d
 @given(cycles, instants, st.timedeltas(timedelta(microseconds=1), timedelta(days=400)))
 def test_an_ended_subscription_is_covered_exactly(cycle: Cycle, start: datetime, length: timedelta) -> None:
     end = start + length
-    periods = list(billing_periods(cycle, start, end, at("2600-01-01")))
+    periods = list(billing_periods(cycle, Span(start, end, start), at("2600-01-01")))
     assert sum(b.period.length_us for b in periods) == length // timedelta(microseconds=1)
     assert periods[-1].period.end == end
