@@ -24,10 +24,11 @@ from sidecar.intake import Intake
 from sidecar.live import LiveReading
 from sidecar.metrics import CONTENT_TYPE, Metrics
 from sidecar.openapi import document
-from sidecar.reading import MEDIA_TYPES, Reading
+from sidecar.reading import MEDIA_TYPES, VOID_MEDIA_TYPES, Reading
 from sidecar.taking import KEY_REUSED, Core, Submission, Taken, Taking
 
 EVENTS: Final = "/v1/events"
+VOID: Final = "/v1/events/void"
 TRACK: Final = "/track"
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Api:
         self._openapi = answers.ok(document())
         self._routes: dict[str, dict[str, Callable[[web.BaseRequest], Awaitable[Answer]]]] = {
             EVENTS: {"POST": self._events},
+            VOID: {"POST": self._void},
             TRACK: {"POST": self._track},
             "/v1/usage": {"GET": self._usage},
             "/livez": {"GET": self._livez},
@@ -147,6 +149,12 @@ class Api:
         )
         return await self._submit(request, submission)
 
+    async def _void(self, request: web.BaseRequest) -> Answer:
+        options = queries.options(request.rel_url.query if request.query_string else {}, ("atomic",))
+        submission = self.submission(request.path, request.headers)
+        atomic = queries.choice(options, "atomic", ("false", "true")) == "true"
+        return await self._submit(request, submission._replace(atomic=atomic))
+
     async def _track(self, request: web.BaseRequest) -> Answer:
         return await self._submit(request, self.submission(request.path, request.headers))
 
@@ -154,12 +162,13 @@ class Api:
     def submission(path: str, headers: CIMultiDictProxy[str]) -> Submission:
         """Return what a head says of a body of events. Raises TaximeterError for what is wrong with it."""
         media_type, key = queries.media_type(headers), queries.idempotency_key(headers)
-        if media_type not in MEDIA_TYPES:
+        known = VOID_MEDIA_TYPES if path == VOID else MEDIA_TYPES
+        if media_type not in known:
             raise TaximeterError(
                 "content_type_unsupported",
-                f"Content-Type: expected one of {', '.join(MEDIA_TYPES)}, got {media_type[:80]!r}",
+                f"Content-Type: expected one of {', '.join(known)}, got {media_type[:80]!r}",
             )
-        return Submission(media_type, key, single=path == TRACK)
+        return Submission(media_type, key, single=path == TRACK, voids=path == VOID)
 
     async def _submit(self, request: web.BaseRequest, submission: Submission) -> Answer:
         if self.stopping:

@@ -77,14 +77,16 @@ def check_whole(dialect: Dialect, body: bytes, expected: str) -> None:
         raise _invalid(expected, error) from None
 
 
-def json_pieces(body: bytes, events_max: int) -> list[msgspec.Raw]:
+def json_pieces(
+    body: bytes, events_max: int, expected: str = "a JSON event or an array of events"
+) -> list[msgspec.Raw]:
     """Return the elements of a JSON array. Raises TaximeterError `body_invalid` or `too_many_events`."""
     if body.count(b",") > events_max * _COMMAS_PER_EVENT_MAX:  # each element costs memory: bound them beforehand
         raise _too_many(events_max)
     try:
         pieces = JSON.pieces(body)
     except UNREADABLE as error:
-        raise _invalid("a JSON event or an array of events", error) from None
+        raise _invalid(expected, error) from None
     if len(pieces) > events_max:
         raise _too_many(events_max)
     return pieces

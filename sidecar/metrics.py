@@ -94,6 +94,13 @@ class Metrics:
             ["result"],
             self.registry,
         )
+        self._voids = Counts(
+            "taximeter_voids",
+            "Voids of events by what became of them: accepted, journaled, duplicate, conflict, or the code of the "
+            "rejection.",
+            ["result"],
+            self.registry,
+        )
         self._requests = Counts(
             "taximeter_requests",
             "Requests by HTTP status and by outcome: applied, journaled, ok, or the code of the problem.",
@@ -144,6 +151,10 @@ class Metrics:
     def events_taken(self, result: str, count: int = 1) -> None:
         """Count events by what became of them."""
         self._events.add((result,), count)
+
+    def voids_taken(self, result: str, count: int = 1) -> None:
+        """Count voids by what became of them."""
+        self._voids.add((result,), count)
 
     def request_answered(self, status: int, code: str) -> None:
         """Count a request by its answer."""

@@ -28,6 +28,7 @@ def _schemas() -> dict[str, _Schema]:
     return {
         "Event": _event(),
         "CloudEvent": _cloudevent(),
+        "Void": _void(),
         "Result": _result(),
         "Answer": _applied(),
         "Problem": _problem(),
@@ -73,6 +74,21 @@ def _cloudevent() -> _Schema:
             "subject": {**_STRING, "description": "The user."},
             "time": _TIME,
             "data": {"type": "object", "description": "`units`, default 1; the rest are the properties."},
+        },
+    }
+
+
+def _void() -> _Schema:
+    return {
+        "type": "object",
+        "required": ["user_id", "id", "timestamp", "reason"],
+        "additionalProperties": False,
+        "properties": {
+            "user_id": _STRING,
+            "id": {**_STRING, "description": "The id of the event that is cancelled."},
+            "source": {**_STRING, "minLength": 0, "default": ""},
+            "timestamp": {**_TIME, "description": "The event's time, with an offset."},
+            "reason": {**_STRING, "description": "Why; kept with it."},
         },
     }
 
@@ -171,6 +187,9 @@ _KEY: Final = _parameter(
     "Covers the events without an id: a retry with the same body counts once.",
     {"type": "string", "pattern": f"^[!-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}$"},
 )
+_ATOMIC: Final = _parameter(
+    "query", "atomic", "Refuse the whole body when a part of it is bad.", {"enum": ["false", "true"]}
+)
 _BODY_PROBLEMS: Final = ("400", "401", "403", "408", "413", "415", "422", "429", "503")
 
 
@@ -187,10 +206,24 @@ def _events() -> _Schema:
         "summary": "Take events; a bad one spoils no other.",
         "parameters": [
             _KEY,
-            _parameter("query", "atomic", "Refuse the whole body when one event is bad.", {"enum": ["false", "true"]}),
+            _ATOMIC,
             _parameter("query", "return", "List the ids that were made for events without one.", {"enum": ["ids"]}),
         ],
         "requestBody": {"required": True, "content": {name: {"schema": schema} for name, schema in bodies.items()}},
+        "responses": {
+            "200": _answer("Applied: what is a duplicate or a conflict is known.", _ref("Answer")),
+            "202": _answer("Journaled: on disk here, and will be applied.", _ref("Answer")),
+            **_problems(*_BODY_PROBLEMS),
+        },
+    }
+
+
+def _voids() -> _Schema:
+    one_or_more: _Schema = {"oneOf": [_ref("Void"), {"type": "array", "items": _ref("Void")}]}
+    return {
+        "summary": "Cancel events by identity and timestamp, each once, also before they come.",
+        "parameters": [_KEY, _ATOMIC],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": one_or_more}}},
         "responses": {
             "200": _answer("Applied: what is a duplicate or a conflict is known.", _ref("Answer")),
             "202": _answer("Journaled: on disk here, and will be applied.", _ref("Answer")),
@@ -245,6 +278,7 @@ def document() -> dict[str, object]:
         "info": {"title": "Taximeter", "version": number, "description": "Takes usage events and counts each once."},
         "paths": {
             "/v1/events": {"post": _events()},
+            "/v1/events/void": {"post": _voids()},
             "/track": {"post": _track()},
             "/v1/usage": {"get": _usage()},
             "/livez": {"get": _probe("Whether the process answers.", ready=False)},

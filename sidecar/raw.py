@@ -3,7 +3,7 @@
 Of a key that an object has twice, the last counts.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Final, NamedTuple, TypeGuard
@@ -21,7 +21,7 @@ UNITS_BYTES_MAX: Final = 64  # of the value as it was sent, quotes included
 
 _decode_canonical = msgspec.json.Decoder(dict[str, object], float_hook=Decimal).decode
 
-_Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=STRING_BYTES_MAX)]
+Identifier = Annotated[str, msgspec.Meta(min_length=1, max_length=STRING_BYTES_MAX)]
 
 
 ABSENT: Final = msgspec.Raw()  # a field that was left out
@@ -33,13 +33,36 @@ class RawEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     A field that was left out is empty.
     """
 
-    user_id: _Identifier
-    event_type: _Identifier
+    user_id: Identifier
+    event_type: Identifier
     units: msgspec.Raw = msgspec.Raw()
     timestamp: Annotated[str, msgspec.Meta(min_length=1)] = ""
-    id: _Identifier = ""
+    id: Identifier = ""
     source: Annotated[str, msgspec.Meta(max_length=STRING_BYTES_MAX)] = ""
     properties: msgspec.Raw = ABSENT
+
+
+class Form(NamedTuple):
+    """What is looked for in a body: the word for it, all its fields, the codes of its texts, and which it must have."""
+
+    name: str
+    fields: tuple[str, ...]
+    codes: Mapping[str, str]
+    required: tuple[str, ...]
+
+
+EVENT: Final = Form(
+    "event",
+    RawEvent.__struct_fields__,
+    {
+        "user_id": "user_id_invalid",
+        "event_type": "event_type_invalid",
+        "id": "id_invalid",
+        "source": "source_invalid",
+        "timestamp": "timestamp_invalid",
+    },
+    ("user_id", "event_type"),
+)
 
 
 class Properties(NamedTuple):
@@ -103,32 +126,32 @@ class Dialect:
         except UNREADABLE as error:
             raise Refusal(code, field, f"can't be read: {reason(error)}") from None
 
-    def refusal(self, raw: bytes | msgspec.Raw) -> Refusal:
-        """Return why these bytes are no `RawEvent`."""
+    def refusal(self, raw: bytes | msgspec.Raw, form: Form = EVENT) -> Refusal:
+        """Return why these bytes are nothing of this form."""
         try:
             fields = self.fields(raw)
         except UNREADABLE as error:
-            return self._no_object(raw, error)
-        texts = {name: self._text(fields[name]) for name in _CODES_OF_TEXTS if name in fields}
+            return self._no_object(raw, error, form)
+        texts = {name: self._text(fields[name]) for name in form.codes if name in fields}
         event_id = texts.get("id")
         known_id = event_id if _is_string(event_id) and not string_problem(event_id) else None
         for name in fields:
-            if name not in RawEvent.__struct_fields__:
-                unknown = f"unknown field {shown(name)}; the fields are {', '.join(RawEvent.__struct_fields__)}"
-                return Refusal("event_invalid", "event", unknown, known_id)
-        for name, code in _CODES_OF_TEXTS.items():
-            problem = self._text_problem(name, texts)
+            if name not in form.fields:
+                unknown = f"unknown field {shown(name)}; the fields are {', '.join(form.fields)}"
+                return Refusal("event_invalid", form.name, unknown, known_id)
+        for name, code in form.codes.items():
+            problem = self._text_problem(name, texts, required=name in form.required)
             if problem:
                 return Refusal(code, name, problem, known_id)
-        return Refusal("event_invalid", "event", "can't be read", known_id)
+        return Refusal("event_invalid", form.name, "can't be read", known_id)
 
-    def _no_object(self, raw: bytes | msgspec.Raw, error: Exception) -> Refusal:
+    def _no_object(self, raw: bytes | msgspec.Raw, error: Exception, form: Form) -> Refusal:
         try:
             value = self.value(raw)
         except UNREADABLE:
-            return Refusal("event_invalid", "event", f"can't be read: {reason(error)}")
+            return Refusal("event_invalid", form.name, f"can't be read: {reason(error)}")
         got = "one whose names are not all strings" if isinstance(value, dict) else shown(value)
-        return Refusal("event_invalid", "event", f"expected an object, got {got}")
+        return Refusal("event_invalid", form.name, f"expected an object, got {got}")
 
     def _text(self, raw: msgspec.Raw) -> object:
         try:
@@ -137,26 +160,16 @@ class Dialect:
             return error
 
     @staticmethod
-    def _text_problem(name: str, texts: dict[str, object]) -> str | None:
+    def _text_problem(name: str, texts: dict[str, object], *, required: bool) -> str | None:
         if name not in texts:
-            return "expected a string, but the field is missing" if name in _REQUIRED else None
+            return "expected a string, but the field is missing" if required else None
         value = texts[name]
         if isinstance(value, Exception):
             return f"can't be read: {reason(value)}"
         if not _is_string(value):
-            advice = "" if value is not None or name in _REQUIRED else "; leave the field out"
+            advice = "" if value is not None or required else "; leave the field out"
             return f"expected a string, got {shown(value)}{advice}"
         return string_problem(value, empty=name == "source")
-
-
-_REQUIRED: Final = ("user_id", "event_type")
-_CODES_OF_TEXTS: Final = {
-    "user_id": "user_id_invalid",
-    "event_type": "event_type_invalid",
-    "id": "id_invalid",
-    "source": "source_invalid",
-    "timestamp": "timestamp_invalid",
-}
 
 
 def _is_string(value: object) -> TypeGuard[str]:

@@ -8,7 +8,7 @@ which are never made again. What events of a body have in common is worked out o
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import msgspec
 
@@ -19,17 +19,20 @@ from sidecar.contract.columns import Columns
 from sidecar.contract.event import (
     EVENTS_PER_REQUEST_MAX,
     STRING_BYTES_MAX,
+    VOID_TYPE,
     Content,
     Event,
     Identity,
     payload_fingerprint,
 )
-from sidecar.contract.identity import KEY_BYTES, claim_key, event_key_of, event_keys_begun, shard_of
+from sidecar.contract.identity import KEY_BYTES, claim_key, event_key_of, event_keys_begun, shard_of, void_key
 from sidecar.contract.meters import Revision
 from sidecar.fields import Refusal, event_time_us, string_problem
 from sidecar.raw import ABSENT, JSON, RawEvent
+from sidecar.voids import VOID_TYPES
 
 MEDIA_TYPES: Final = tuple(BODY_TYPES)
+VOID_MEDIA_TYPES: Final = tuple(VOID_TYPES)
 
 _TIMED, _CLAIMED, _INDEXED, _MADE = map(int, Identity)
 _PROPERTIES_REMEMBERED_BYTES_MAX: Final = 512
@@ -102,16 +105,17 @@ class Reading(NamedTuple):
         return sorted(found, key=lambda event: event.index)
 
 
-def read(media_type: str, body: bytes, terms: Terms) -> Reading:
-    """Return what a body of this media type (lower case, without parameters) holds.
+def read(media_type: str, body: bytes, terms: Terms, *, voids: bool = False) -> Reading:
+    """Return what a body of this media type (lower case, without parameters) holds: events, or `voids` of events.
 
     Raises TaximeterError `content_type_unsupported`, `body_invalid` or `too_many_events`, for the body as a whole.
     """
-    body_type = BODY_TYPES.get(media_type)
+    body_types = VOID_TYPES if voids else BODY_TYPES
+    body_type = body_types.get(media_type)
     if body_type is None:
-        expected = ", ".join(MEDIA_TYPES)
+        expected = ", ".join(body_types)
         raise TaximeterError("content_type_unsupported", f"Content-Type: expected one of {expected}")
-    reader = _Reader(body_type, body, terms)
+    reader = (_VoidReader if voids else _Reader)(body_type, body, terms)
     found = body_type.events(body, terms.events_max)
     at = 0
     while at < len(found):  # a refusal ends a run of events that are read in one go
@@ -145,6 +149,8 @@ class _Known:
 
 class _Reader:
     """Turns the raw events of one body into columns. What was worked out once is looked up for the events behind."""
+
+    reserved: ClassVar[str] = VOID_TYPE  # the event type that none may have
 
     def __init__(self, body_type: BodyType, body: bytes, terms: Terms) -> None:
         self.shares: dict[int, Columns] = {}
@@ -208,6 +214,8 @@ class _Reader:
         """Return what events of the content of `raw` have in common; it is added to its share. Raises Refusal."""
         if not self._plain:
             _check_strings(raw)
+        if raw.event_type == self.reserved:
+            raise Refusal("event_type_invalid", "event_type", f"{VOID_TYPE} is kept for POST /v1/events/void")
         units = self._units(bytes(raw.units))
         properties = self._properties(raw) if raw.properties else ""
         shard = shard_of(raw.user_id, self._terms.shards)
@@ -228,6 +236,18 @@ class _Reader:
             field, _, rest = problem.partition(": ")
             raise Refusal("properties_invalid", field, rest)
         return properties.text
+
+
+class _VoidReader(_Reader):
+    """The same of voids: an event with an id and a time, whose key follows from that of the event that it cancels."""
+
+    reserved: ClassVar[str] = ""
+
+    def _identify(self, event_id: str, known: _Known, given_us: int | None) -> None:
+        super()._identify(event_id, known, given_us)
+        if given_us is not None:  # always: no void is without a timestamp
+            keys = known.share.keys
+            keys[-1] = void_key(keys[-1], given_us)
 
 
 def _check_strings(raw: RawEvent) -> None:

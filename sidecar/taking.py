@@ -48,13 +48,14 @@ class Core(Protocol):
 
 
 class Submission(NamedTuple):
-    """A request that brings events, as far as its head says."""
+    """A request that brings events, or `voids` of events, as far as its head says."""
 
     media_type: str
     key: str | None = None
     atomic: bool = False
     with_ids: bool = False
     single: bool = False
+    voids: bool = False
 
 
 class Taken(NamedTuple):
@@ -89,13 +90,14 @@ class Taking:
             reading, now_us = self._read(submission, body)
             receipt = NOTHING
             if submission.atomic and reading.rejections:
-                return self._counted(Taken(reading, receipt, answers.refused_whole(reading), refused_whole=True))
+                refused = Taken(reading, receipt, answers.refused_whole(reading), refused_whole=True)
+                return self._counted(refused, submission)
             if reading.shares:
                 digest = body_digest(submission.media_type, body) if submission.key is not None else None
                 receipt = await self._ingest.submit(reading.shares, submission.key, digest, now_us)
         finally:
             self._intake.release(len(body))
-        return self._counted(Taken(reading, receipt, answers.outcome_of(reading, receipt)))
+        return self._counted(Taken(reading, receipt, answers.outcome_of(reading, receipt)), submission)
 
     def _read(self, submission: Submission, body: bytes) -> tuple[Reading, int]:
         """Return what the body holds and the time that its events without one were given.
@@ -115,19 +117,20 @@ class Taking:
             idempotency_key=submission.key,
             events_max=self.request_events_max,
         )
-        reading = read(submission.media_type, body, terms)
+        reading = read(submission.media_type, body, terms, voids=submission.voids)
         total = reading.total
         if submission.single and total != 1:
             raise TaximeterError("body_invalid", f"body: expected one event, got {total}; use /v1/events")
         self._metrics.request_events.observe(total)
         return reading, now_us
 
-    def _counted(self, taken: Taken) -> Taken:
+    def _counted(self, taken: Taken, submission: Submission) -> Taken:
+        count = self._metrics.voids_taken if submission.voids else self._metrics.events_taken
         if taken.receipt.reused:
-            self._metrics.events_taken("conflict", taken.reading.accepted)
+            count("conflict", taken.reading.accepted)
             return taken
         if taken.outcome.accepted:
-            self._metrics.events_taken("accepted" if taken.receipt.applied else "journaled", taken.outcome.accepted)
+            count("accepted" if taken.receipt.applied else "journaled", taken.outcome.accepted)
         for entry in taken.outcome.results:
-            self._metrics.events_taken(entry.code)
+            count(entry.code)
         return taken

@@ -20,6 +20,7 @@ CODES: Final[dict[str, str]] = {
     "timestamp_invalid": "timestamp is not RFC 3339 with an offset and at most 6 fractional digits",
     "timestamp_out_of_range": "timestamp is more than 5 minutes ahead or more than 5 years back",
     "too_old": "the event is older than what is still kept, so a repeat of it could not be recognised",
+    "reason_invalid": "the reason of a void is missing, empty, too long or has characters that are not allowed",
     "properties_invalid": "properties is not a flat object of strings, numbers and booleans within the limits",
     # one request
     "body_invalid": "the body can't be read as its content type says",

@@ -117,7 +117,7 @@ def test_every_identity_and_every_hash_is_named() -> None:
     for one in Identity:
         assert f"{one.value} `{one.name}`" in README
     persons = set(re.findall(r'person=b"(\w+)"', inspect.getsource(identity)))
-    assert len(persons) == 7
+    assert len(persons) == 8
     assert all(f"\n| `{person}` |" in README for person in persons)
 
 
