@@ -8,7 +8,7 @@ from flusher.catalog.reader import Table
 from flusher.pricing.money import CURRENCIES, Rounding, plain
 from flusher.pricing.period import Anchor, Cycle, Interval
 from flusher.pricing.plan import (
-    Charge,
+    ChargeTime,
     Fixed,
     FixedPrice,
     Graduated,
@@ -101,7 +101,7 @@ def _distinct_names(table: Table, prices: list[Price | None]) -> None:
 
 def _fixed_price(table: Table) -> FixedPrice:
     return FixedPrice(
-        table.text("name"), Fixed(table.amount("amount"), table.choice("charge", Charge, Charge.IN_ARREARS))
+        table.text("name"), Fixed(table.amount("amount"), table.choice("charge", ChargeTime, ChargeTime.IN_ARREARS))
     )
 
 

@@ -12,13 +12,14 @@ from flusher.catalog.plan_reader import Model, read_price
 from flusher.catalog.reader import QUANTITY_FORM, Report, Table, shown
 from flusher.pricing.line import Line, line_json, total
 from flusher.pricing.money import CURRENCIES, Rounding, currency, format_amount
-from flusher.pricing.period import BillingPeriod, Period
-from flusher.pricing.plan import Charge, FixedPrice, Plan
-from flusher.pricing.rate import Measure, rate_advance, rate_arrears
+from flusher.pricing.period import BillingPeriod, Period, Span
+from flusher.pricing.plan import ChargeTime, Plan
+from flusher.pricing.rate import Measure, Reading, needs, rate_advance, rate_arrears
 from sidecar.contract.codes import TaximeterError
 
 _WHOLE: Final = Period(datetime(2000, 1, 1, tzinfo=UTC), datetime(2000, 2, 1, tzinfo=UTC))
 """Any whole period will do: nothing is prorated, and the answer leaves periods out."""
+_SPAN: Final = Span(_WHOLE.start, None, _WHOLE.start)
 _OPTIONS: Final = {
     "name": ("TEXT", "the price's name in descriptions (default: the meter's)"),
     "meter": ("TEXT", "the meter's name (default: usage)"),
@@ -27,7 +28,7 @@ _OPTIONS: Final = {
     "package_size": ("QUANTITY", "package: units in a package"),
     "package_price": ("AMOUNT", "package: for each package that is begun"),
     "amount": ("AMOUNT", "fixed: the fee of a period"),
-    "charge": ("WHEN", f"fixed: {' or '.join(Charge)}"),
+    "charge": ("WHEN", f"fixed: {' or '.join(ChargeTime)}"),
     "free_units": ("QUANTITY", "units that are not priced (default: 0)"),
 }
 
@@ -79,8 +80,9 @@ def _rate(args: argparse.Namespace, faults: list[str]) -> tuple[tuple[Line, ...]
         return (), None
     plan = Plan("price", args.currency.lower(), (price,), rounding=Rounding(args.rounding))
     billing = BillingPeriod(_WHOLE, _WHOLE)
-    usage = {} if isinstance(price, FixedPrice) else {price.meter: [Measure(quantity)]}
-    return rate_advance(plan, billing) + rate_arrears(plan, billing, usage), plan
+    usage = {need: Reading((Measure(quantity),)) for need in needs(plan, _SPAN, billing)}
+    charges = rate_advance(plan, _SPAN, billing) + rate_arrears(plan, _SPAN, billing, usage)
+    return tuple(line for charge in charges for line in charge.lines), plan
 
 
 def _table(args: argparse.Namespace, faults: list[str]) -> dict[str, object]:

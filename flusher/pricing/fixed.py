@@ -1,17 +1,18 @@
 """Model `fixed`: a fee for a period, whatever is used; prorated for a partial period."""
 
 from dataclasses import dataclass
-from datetime import timedelta
 from decimal import Decimal
 from enum import StrEnum
 
+from flusher.pricing.line import Part
+from flusher.pricing.money import plain
 from flusher.pricing.period import BillingPeriod
+from flusher.pricing.share import share, share_note
 
-_DAY_US = timedelta(days=1) // timedelta(microseconds=1)
-_SECOND_US = 1_000_000
+ONE = Decimal(1)
 
 
-class Charge(StrEnum):
+class ChargeTime(StrEnum):
     """When a fixed fee is billed."""
 
     IN_ADVANCE = "in_advance"
@@ -25,20 +26,13 @@ class Fixed:
     """A fee of `amount` a period, in major units of the plan's currency."""
 
     amount: Decimal
-    charge: Charge = Charge.IN_ARREARS
+    charge: ChargeTime = ChargeTime.IN_ARREARS
 
-    def share(self, billing: BillingPeriod) -> tuple[int, int]:
-        """Return how much of the period is billed, as (covered, whole) microseconds.
-
-        The fee is `amount` * covered / whole, rounded once: proration by the second, and exact below it.
-        """
-        return billing.period.length_us, billing.full.length_us
-
-    def label(self, billing: BillingPeriod) -> str:
-        """Return what the line says about its share: "17 of 31 days", or nothing for a whole period."""
-        if not billing.is_partial:
-            return ""
-        covered, whole = self.share(billing)
-        if covered % _DAY_US == 0 and whole % _DAY_US == 0:
-            return f"{covered // _DAY_US} of {whole // _DAY_US} days"
-        return f"{covered // _SECOND_US:,} of {whole // _SECOND_US:,} seconds"
+    def part(self, own: BillingPeriod) -> Part:
+        """Return the fee of a period; of a partial one its share, exactly: proration by the second and below."""
+        if not own.is_partial:
+            return Part(ONE, self.amount, self.amount, "", working=plain(self.amount))
+        covered, whole = share(own)
+        note = share_note(own)
+        working = f"{plain(self.amount)} x {note}"
+        return Part(ONE, self.amount, self.amount * covered, note, working=working, divisor=whole)

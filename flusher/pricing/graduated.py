@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from flusher.pricing.line import Part
-from flusher.pricing.money import grouped
-from flusher.pricing.tiers import ZERO, Tier, fee_note, units
+from flusher.pricing.tiers import Tier, fee_note, place, product, shares, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,28 +14,12 @@ class Graduated:
     tiers: tuple[Tier, ...]
 
     def parts(self, quantity: Decimal) -> tuple[Part, ...]:
-        """Return a part for each tier that is entered, lowest first; `quantity` is above 0.
-
-        A tier covers what is above the one before it, up to and including its own `up_to`: at exactly
-        `up_to` the next tier is not entered.
-        """
+        """Return a part for each tier that is entered, lowest first; `quantity` is above 0."""
         parts = []
-        below = ZERO
-        for number, tier in enumerate(self.tiers, start=1):
-            if quantity <= below:
-                break
-            top = quantity if tier.up_to is None else min(quantity, tier.up_to)
-            inside = top - below
-            label = self._label(number, inside, below) + fee_note(tier.flat_fee)
-            amount = inside * tier.unit_price + tier.flat_fee
-            parts.append(Part(inside, tier.unit_price, amount, label, number))
-            below = top
+        for share in shares(self.tiers, quantity):
+            tier = self.tiers[share.number - 1]
+            label = place(share, self.tiers, units(share.inside)) + fee_note(tier.flat_fee)
+            working = product(share.inside, tier.unit_price, tier.flat_fee)
+            amount = share.inside * tier.unit_price + tier.flat_fee
+            parts.append(Part(share.inside, tier.unit_price, amount, label, share.number, working))
         return tuple(parts)
-
-    def _label(self, number: int, inside: Decimal, below: Decimal) -> str:
-        """Return which units a tier holds, for the customer."""
-        if len(self.tiers) == 1:
-            return units(inside)
-        if number == len(self.tiers):
-            return f"{units(inside)} above {grouped(below)}"
-        return f"{'first' if number == 1 else 'next'} {units(inside)}"

@@ -19,14 +19,22 @@ class LineKind(StrEnum):
 
     USAGE = "usage"
     FIXED = "fixed"
+    MINIMUM = "minimum"
+    """What is missing from a minimum of a price or an invoice, or from a commitment."""
+    MAXIMUM = "maximum"
+    """What is above a maximum of a price or an invoice; negative."""
+    DISCOUNT = "discount"
+    """Negative, but where it gives back what was taken off too much in advance."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """What a model makes of a quantity, before rounding; each becomes one line.
 
-    `tier` counts from 1, None where the model has no tiers. `amount` is exact. `label` says to the customer
-    which units these are. `quantity` times `unit_price`, plus the flat fee that `label` names, is `amount`.
+    `tier` counts from 1, None where the model has no tiers. `amount` / `divisor` is exact. `label` says to the
+    customer which units these are. `quantity` times `unit_price`, plus the flat fee that `label` names, is the amount;
+    where more goes into it (a share of a period, limits per event), `label` says so. `working` is the formula for
+    support: "9,000 x 0.01 = 90". `dimensions` is what a matrix's entry matched, None for other models.
     """
 
     quantity: Decimal
@@ -34,11 +42,17 @@ class Part:
     amount: Decimal
     label: str
     tier: int | None = None
+    working: str = ""
+    divisor: int = 1
+    dimensions: Dimensions | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of an invoice, rounded; the fields of `lines` in an invoice's JSON."""
+    """One line of an invoice, rounded; the fields of `lines` in an invoice's JSON.
+
+    `working` says how the amount came about and was rounded: "9,000 x 0.01 = 90; rounded half up to 0.01: 90.00".
+    """
 
     id: str
     kind: LineKind
@@ -51,6 +65,7 @@ class Line:
     quantity: Decimal
     unit_price: Decimal
     amount: Decimal
+    working: str = ""
 
 
 def line_id(
@@ -92,6 +107,7 @@ def line_json(line: Line, currency: Currency) -> dict[str, object]:
         "quantity": plain(line.quantity),
         "unit_price": plain(line.unit_price),
         "amount": format_amount(line.amount, currency),
+        "working": line.working,
     }
 
 

@@ -1,7 +1,7 @@
 """Currencies and rounding: exact amounts in, amounts that Stripe accepts out.
 
 An amount is a `Decimal` in major units (dollars, not cents). Arithmetic before rounding runs in `EXACT`, which
-raises instead of losing a digit; rounding happens in one function, `round_amount`, and nowhere else.
+raises instead of losing a digit; rounding happens in one function, `round_to`, and nowhere else.
 """
 
 from dataclasses import dataclass
@@ -101,19 +101,27 @@ def currency(code: str) -> Currency:
 def round_amount(amount: Decimal, to: Currency, rounding: Rounding = Rounding.HALF_UP, *, divisor: int = 1) -> Decimal:
     """Return `amount` / `divisor`, rounded once to a multiple of the currency's step.
 
-    The quotient is never computed: the exact remainder decides, so a share of a fee is as exact as a product.
     The result has exactly the currency's digits and is never minus zero. `divisor` is above 0.
     Raises `decimal.InvalidOperation` when the result would need more than 60 digits.
     """
     with localcontext(EXACT):
-        unit = to.step * divisor
-        steps, rest = divmod(abs(amount), unit)
+        return round_to(amount, to.step, rounding, divisor=divisor).quantize(Decimal(1).scaleb(-to.digits))
+
+
+def round_to(number: Decimal, step: Decimal, rounding: Rounding = Rounding.HALF_UP, *, divisor: int = 1) -> Decimal:
+    """Return `number` / `divisor`, rounded once to a multiple of `step`; never minus zero.
+
+    The quotient is never computed: the exact remainder decides, so a share of a fee is as exact as a product.
+    """
+    with localcontext(EXACT):
+        unit = step * divisor
+        steps, rest = divmod(abs(number), unit)
         twice = rest * 2
         odd = steps % 2 == 1
         if twice > unit or (twice == unit and (rounding is Rounding.HALF_UP or odd)):
             steps += 1
-        rounded = (steps * to.step).quantize(Decimal(1).scaleb(-to.digits))
-        return -rounded if amount < 0 and rounded else rounded
+        rounded = steps * step
+        return -rounded if number < 0 and rounded else rounded
 
 
 def format_amount(amount: Decimal, of: Currency) -> str:

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 from flusher.pricing.line import Part
 from flusher.pricing.money import grouped
-from flusher.pricing.tiers import units
+from flusher.pricing.tiers import product, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,4 +22,7 @@ class Package:
             packages += 1
         noun = "package" if packages == 1 else "packages"
         label = f"{grouped(packages)} {noun} of {units(self.package_size)} for {units(quantity)}"
-        return (Part(packages, self.package_price, packages * self.package_price, label),)
+        working = (
+            f"{grouped(quantity)} / {grouped(self.package_size)}, rounded up: {product(packages, self.package_price)}"
+        )
+        return (Part(packages, self.package_price, packages * self.package_price, label, working=working),)

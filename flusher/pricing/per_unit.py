@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from flusher.pricing.line import Part
-from flusher.pricing.tiers import units
+from flusher.pricing.tiers import product, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,4 +15,5 @@ class PerUnit:
 
     def parts(self, quantity: Decimal) -> tuple[Part, ...]:
         """Return quantity times price as one part; `quantity` is above 0."""
-        return (Part(quantity, self.unit_price, quantity * self.unit_price, units(quantity)),)
+        amount = quantity * self.unit_price
+        return (Part(quantity, self.unit_price, amount, units(quantity), working=product(quantity, self.unit_price)),)

@@ -3,31 +3,41 @@
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from flusher.pricing.fixed import Charge, Fixed
+from flusher.pricing.fixed import ChargeTime, Fixed
 from flusher.pricing.graduated import Graduated
+from flusher.pricing.graduated_percentage import GraduatedPercentage
+from flusher.pricing.matrix import Entry, Matrix
 from flusher.pricing.money import Rounding
 from flusher.pricing.package import Package
 from flusher.pricing.per_unit import PerUnit
+from flusher.pricing.percentage import Percentage
 from flusher.pricing.period import MONTHLY, Cycle, Interval
-from flusher.pricing.tiers import ZERO, Tier
+from flusher.pricing.stairstep import Stairstep
+from flusher.pricing.tiers import ZERO, RateTier, Tier
 from flusher.pricing.volume import Volume
 
-UsageModel = PerUnit | Graduated | Volume | Package
-"""Models that price a meter's quantity; each has `parts(quantity)`."""
+UsageModel = PerUnit | Graduated | Volume | Package | Stairstep | GraduatedPercentage | Percentage | Matrix
+"""Models that price what a meter shows; each has `parts`, of the quantity, of events or of groups."""
 
 __all__ = [
-    "Charge",
+    "ChargeTime",
     "Commitment",
     "Credit",
     "Discount",
+    "Entry",
     "Fixed",
     "FixedPrice",
     "Graduated",
+    "GraduatedPercentage",
+    "Matrix",
     "Overrides",
     "Package",
     "PerUnit",
+    "Percentage",
     "Plan",
     "Price",
+    "RateTier",
+    "Stairstep",
     "Tier",
     "UsageModel",
     "UsagePrice",

@@ -1,124 +1,120 @@
-"""Rating: a plan, a period and what was used in it give the lines of an invoice.
+"""Rating: a plan, a period and what was used in it give charges, and these the lines of an invoice.
 
-The invoice of a period P, made when P is over, has `rate_arrears` of P (usage, and fixed fees in arrears) by
-the plan version of P, then `rate_advance` of the period after P (fixed fees in advance) by the version of that
-one. A subscription whose plan has fees in advance gets an opening invoice at its start with `rate_advance` of
-its first period alone; its own period is empty (start to start). After the last period nothing is in advance.
+The invoice of a period P, made when P is over, has `rate_arrears` of P (usage, and fixed fees in arrears), then
+`rate_advance` of the period after P (fixed fees in advance). A subscription whose plan has fees in advance gets an
+opening invoice at its start with `rate_advance` of its first period alone; its own period is empty (start to start).
+After the last period nothing is in advance.
 
-At a quantity of 0 a usage price costs 0 and makes no line; a negative net quantity is priced as 0.
+What P costs is its arrears part and its advance part together: prices first, each with its own minimum and maximum,
+then the invoice's minimum and maximum, the commitment, and the discounts. A price with an interval of its own is due
+with the P in which its own period ends, or begins where it is in advance.
+
+At a quantity of 0 a usage price costs 0 and makes no line, unless it has a minimum; a negative net quantity is priced
+as 0.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from decimal import Decimal, localcontext
 
-from flusher.pricing.fixed import Charge
-from flusher.pricing.line import Dimensions, Line, LineKind, Part, line_id
-from flusher.pricing.money import EXACT, Currency, currency, round_amount
-from flusher.pricing.period import BillingPeriod
+from flusher.pricing.around import (
+    active_discounts,
+    discounts_in_advance,
+    discounts_in_arrears,
+    limit_charges,
+    true_up,
+)
+from flusher.pricing.charge import Charge, ChargeKind
+from flusher.pricing.due import commitment_period, in_advance, in_arrears
+from flusher.pricing.fixed import ChargeTime
+from flusher.pricing.measure import NOTHING, QUANTITY_LIMIT, Measure, Need, Reading, Run, Usage
+from flusher.pricing.money import EXACT
+from flusher.pricing.period import BillingPeriod, Span
 from flusher.pricing.plan import FixedPrice, Plan, UsagePrice
-from flusher.pricing.tiers import ZERO, units
+from flusher.pricing.priced import fixed_charge, need_of, usage_charge
+from flusher.pricing.tiers import ZERO
+from flusher.pricing.writing import Writer
 
-QUANTITY_LIMIT = Decimal(10) ** 27
-"""A quantity stays below this, with at most 9 fractional digits, so that no product needs over 60 digits."""
+__all__ = [
+    "QUANTITY_LIMIT",
+    "Charge",
+    "ChargeKind",
+    "Measure",
+    "Need",
+    "Reading",
+    "Run",
+    "Usage",
+    "commitment_period",
+    "needs",
+    "rate_advance",
+    "rate_arrears",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """What a meter shows over a period for one group; `dimensions` is () where the meter has no groups."""
-
-    quantity: Decimal
-    dimensions: Dimensions = ()
+def needs(plan: Plan, span: Span, billing: BillingPeriod) -> tuple[Need, ...]:
+    """Return what `rate_arrears` of this period reads, each once, in the order of the prices."""
+    return tuple(dict.fromkeys(need_of(price, own) for price, own in _usage_due(plan, span, billing)))
 
 
-Usage = Mapping[str, Sequence[Measure]]
-"""What was used in a period, by meter. A meter that is absent shows 0."""
+def rate_arrears(
+    plan: Plan, span: Span, billing: BillingPeriod, usage: Usage, *, committed: Decimal = ZERO, scope: str = ""
+) -> tuple[Charge, ...]:
+    """Return what is due when a period is over: usage, fixed fees in arrears, and what goes around all prices.
 
-
-def rate_arrears(plan: Plan, billing: BillingPeriod, usage: Usage, *, scope: str = "") -> tuple[Line, ...]:
-    """Return the lines that are due when a period is over: usage, and fixed fees in arrears.
-
-    `scope` makes line ids unique beyond one call: pass the invoice's id. Meters that the plan doesn't price
-    are left alone. Raises `ValueError` for a quantity that is not finite or too large.
+    `committed` is what earlier periods of the commitment's period were charged for prices, minimum and maximum.
+    `scope` makes line ids unique beyond one call: pass the invoice's id. A charge of 0 is returned too, without lines.
+    Raises `ValueError` for a quantity that is not finite or too large, and for readings without the events they need.
     """
-    lines: list[Line] = []
+    write = Writer.of(plan, scope)
     with localcontext(EXACT):
-        for price in plan.prices:
-            if isinstance(price, UsagePrice):
-                lines += _usage_lines(plan, price, billing, usage.get(price.meter, ()), scope)
-            elif price.model.charge is Charge.IN_ARREARS:
-                lines.append(_fixed_line(plan, price, billing, scope))
-    return tuple(lines)
+        charges = [*_arrears_prices(plan, span, billing, usage, write)]
+        advance = _sum(_advance_prices(plan, span, billing, write))
+        charges += limit_charges(plan, billing.period, advance + _sum(charges), write)
+        ending = commitment_period(plan, span, billing)
+        if plan.commitment is not None and ending is not None:
+            charges.append(true_up(plan.commitment, ending, committed + advance + _sum(charges), write))
+        discounts = active_discounts(plan, span, billing)
+        charges += discounts_in_arrears(discounts, billing.period, advance, _sum(charges), write)
+    return tuple(charges)
 
 
-def rate_advance(plan: Plan, billing: BillingPeriod, *, scope: str = "") -> tuple[Line, ...]:
-    """Return the lines that are due when a period begins: its fixed fees in advance."""
+def rate_advance(plan: Plan, span: Span, billing: BillingPeriod, *, scope: str = "") -> tuple[Charge, ...]:
+    """Return what is due when a period begins: its fixed fees in advance, less the discounts on them."""
+    write = Writer.of(plan, scope)
     with localcontext(EXACT):
-        return tuple(
-            _fixed_line(plan, price, billing, scope)
-            for price in plan.prices
-            if isinstance(price, FixedPrice) and price.model.charge is Charge.IN_ADVANCE
-        )
+        charges = [*_advance_prices(plan, span, billing, write)]
+        if charges:
+            discounts = active_discounts(plan, span, billing)
+            charges += discounts_in_advance(discounts, billing.period, _sum(charges), write)
+    return tuple(charges)
 
 
-def _usage_lines(
-    plan: Plan, price: UsagePrice, billing: BillingPeriod, measures: Sequence[Measure], scope: str
-) -> Iterator[Line]:
-    """Yield a line for each part that the price's model makes, rounded once."""
-    money = currency(plan.currency)
-    for dimensions, quantity in _quantities(price, measures):
-        priced = max(ZERO, quantity - price.free_units)
-        if not priced:
+def _arrears_prices(plan: Plan, span: Span, billing: BillingPeriod, usage: Usage, write: Writer) -> Iterator[Charge]:
+    """Yield the charges of usage prices and of fees in arrears, in the order of the prices."""
+    for price in plan.prices:
+        if isinstance(price, FixedPrice) and price.model.charge is ChargeTime.IN_ADVANCE:
             continue
-        for part in price.model.parts(priced):
-            yield Line(
-                id=line_id(scope, LineKind.USAGE, price.name, dimensions, part.tier, billing.period),
-                kind=LineKind.USAGE,
-                price=price.name,
-                meter=price.meter,
-                dimensions=dimensions,
-                tier=part.tier,
-                period=billing.period,
-                description=_describe(price, dimensions, part),
-                quantity=part.quantity,
-                unit_price=part.unit_price,
-                amount=round_amount(part.amount, money, plan.rounding),
-            )
+        for own in in_arrears(plan, price.interval, span, billing):
+            if isinstance(price, FixedPrice):
+                yield fixed_charge(price, own, write)
+            else:
+                yield usage_charge(price, own, usage.get(need_of(price, own), NOTHING), write)
 
 
-def _quantities(price: UsagePrice, measures: Sequence[Measure]) -> list[tuple[Dimensions | None, Decimal]]:
-    """Return what is priced together: the whole quantity, or each group's, in the order of the dimensions."""
-    sums: dict[Dimensions | None, Decimal] = {}
-    for measure in measures:
-        if not measure.quantity.is_finite() or abs(measure.quantity) >= QUANTITY_LIMIT:
-            raise ValueError(f"meter {price.meter}: expected a quantity below 10^27, got {measure.quantity}")
-        key = measure.dimensions if price.per_group else None
-        sums[key] = sums.get(key, ZERO) + measure.quantity
-    return sorted(sums.items(), key=lambda item: item[0] or ())
+def _advance_prices(plan: Plan, span: Span, billing: BillingPeriod, write: Writer) -> Iterator[Charge]:
+    """Yield the charges of fees in advance, in the order of the prices."""
+    for price in plan.prices:
+        if isinstance(price, FixedPrice) and price.model.charge is ChargeTime.IN_ADVANCE:
+            for own in in_advance(plan, price.interval, span, billing):
+                yield fixed_charge(price, own, write)
 
 
-def _describe(price: UsagePrice, dimensions: Dimensions | None, part: Part) -> str:
-    """Return the line's text for the customer: "api_call, first 1,000 units"."""
-    group = "".join(f" ({name} {value})" for name, value in dimensions or ())
-    free = f", after {units(price.free_units)} free" if price.free_units else ""
-    return f"{price.name}{group}, {part.label}{free}"
+def _usage_due(plan: Plan, span: Span, billing: BillingPeriod) -> Iterator[tuple[UsagePrice, BillingPeriod]]:
+    """Yield the usage prices whose own periods end with this one, with these periods."""
+    for price in plan.prices:
+        if isinstance(price, UsagePrice):
+            for own in in_arrears(plan, price.interval, span, billing):
+                yield price, own
 
 
-def _fixed_line(plan: Plan, price: FixedPrice, billing: BillingPeriod, scope: str) -> Line:
-    """Return the line of a fixed fee, prorated for a partial period and rounded once."""
-    money: Currency = currency(plan.currency)
-    covered, whole = price.model.share(billing)
-    label = price.model.label(billing)
-    return Line(
-        id=line_id(scope, LineKind.FIXED, price.name, None, None, billing.period),
-        kind=LineKind.FIXED,
-        price=price.name,
-        meter=None,
-        dimensions=None,
-        tier=None,
-        period=billing.period,
-        description=f"{price.name}, {label}" if label else price.name,
-        quantity=Decimal(1),
-        unit_price=price.model.amount,
-        amount=round_amount(price.model.amount * covered, money, plan.rounding, divisor=whole),
-    )
+def _sum(charges: Iterable[Charge]) -> Decimal:
+    return sum((charge.amount for charge in charges), ZERO)

@@ -1,10 +1,10 @@
-"""Model `volume`: the whole quantity costs what the tier that holds it says."""
+"""Model `volume`: all units cost what the tier says that holds the whole quantity."""
 
 from dataclasses import dataclass
 from decimal import Decimal
 
 from flusher.pricing.line import Part
-from flusher.pricing.tiers import Tier, fee_note, units
+from flusher.pricing.tiers import Tier, fee_note, holding, product, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +15,9 @@ class Volume:
 
     def parts(self, quantity: Decimal) -> tuple[Part, ...]:
         """Return one part, all units at the price of the tier that holds them; `quantity` is above 0."""
-        number, tier = next(
-            (number, tier)
-            for number, tier in enumerate(self.tiers, start=1)
-            if tier.up_to is None or quantity <= tier.up_to
-        )
+        number = holding(self.tiers, quantity)
+        tier = self.tiers[number - 1]
         label = units(quantity) + fee_note(tier.flat_fee)
+        working = product(quantity, tier.unit_price, tier.flat_fee)
         amount = quantity * tier.unit_price + tier.flat_fee
-        return (Part(quantity, tier.unit_price, amount, label, number),)
+        return (Part(quantity, tier.unit_price, amount, label, number, working),)

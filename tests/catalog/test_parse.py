@@ -11,7 +11,18 @@ from flusher.catalog.plan_reader import plan_table, read_plan
 from flusher.catalog.reader import Report, Table
 from flusher.pricing.money import Rounding
 from flusher.pricing.period import Anchor, Cycle, Interval
-from flusher.pricing.plan import Charge, Fixed, FixedPrice, Graduated, Package, PerUnit, Plan, Tier, UsagePrice, Volume
+from flusher.pricing.plan import (
+    ChargeTime,
+    Fixed,
+    FixedPrice,
+    Graduated,
+    Package,
+    PerUnit,
+    Plan,
+    Tier,
+    UsagePrice,
+    Volume,
+)
 from sidecar.contract.meters import Meter
 from tests.catalog.support import FULL, METER, PLAN, PRICE, SUBSCRIPTION, catalog
 
@@ -66,9 +77,9 @@ def test_an_empty_file_is_an_empty_catalog() -> None:
         ),
         (
             'name = "base"\nmodel = "fixed"\namount = "10"\ncharge = "in_advance"',
-            FixedPrice("base", Fixed(Decimal(10), Charge.IN_ADVANCE)),
+            FixedPrice("base", Fixed(Decimal(10), ChargeTime.IN_ADVANCE)),
         ),
-        ('name = "base"\nmodel = "fixed"\namount = 10', FixedPrice("base", Fixed(Decimal(10), Charge.IN_ARREARS))),
+        ('name = "base"\nmodel = "fixed"\namount = 10', FixedPrice("base", Fixed(Decimal(10), ChargeTime.IN_ARREARS))),
     ],
 )
 def test_every_model_is_read(keys: str, expected: UsagePrice) -> None:

@@ -1,15 +1,18 @@
 """What the tests of pricing share: short ways to write plans, tiers and periods."""
 
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from flusher.pricing.line import Line
-from flusher.pricing.period import BillingPeriod, Period
+from flusher.pricing.period import BillingPeriod, Period, Span
 from flusher.pricing.plan import Plan, Price, Tier, UsageModel, UsagePrice
-from flusher.pricing.rate import Measure, rate_arrears
+from flusher.pricing.rate import Charge, Measure, Need, Reading, needs, rate_advance, rate_arrears
 
 JULY = Period(datetime(2025, 7, 1, tzinfo=UTC), datetime(2025, 8, 1, tzinfo=UTC))
 WHOLE_JULY = BillingPeriod(JULY, JULY)
+SPAN = Span(datetime(2025, 1, 1, tzinfo=UTC), None, datetime(2025, 1, 1, tzinfo=UTC))
+"""A subscription that began with the year."""
 
 
 def tiers(*rows: tuple[str | None, str, str] | tuple[str | None, str]) -> tuple[Tier, ...]:
@@ -24,10 +27,35 @@ def plan(*prices: Price, currency: str = "usd") -> Plan:
     return Plan("pro", currency, prices)
 
 
+def lines_of(charges: Iterable[Charge]) -> tuple[Line, ...]:
+    return tuple(line for charge in charges for line in charge.lines)
+
+
+def usage_of(plan: Plan, billing: BillingPeriod, shown: Mapping[str, Sequence[Measure]]) -> dict[Need, Reading]:
+    """What each of the plan's needs reads where a meter shows the same in each of its periods."""
+    return {
+        need: Reading(tuple(shown[need.meter]), sum(measure.events for measure in shown[need.meter]))
+        for need in needs(plan, SPAN, billing)
+        if need.meter in shown
+    }
+
+
+def arrears(
+    plan: Plan, billing: BillingPeriod, shown: Mapping[str, Sequence[Measure]], scope: str = ""
+) -> tuple[Line, ...]:
+    """The lines due when a period is over, by what each meter shows."""
+    return lines_of(rate_arrears(plan, SPAN, billing, usage_of(plan, billing, shown), scope=scope))
+
+
+def advance(plan: Plan, billing: BillingPeriod) -> tuple[Line, ...]:
+    """The lines due when a period begins."""
+    return lines_of(rate_advance(plan, SPAN, billing))
+
+
 def rate_model(model: UsageModel, quantity: str, free_units: str = "0", currency: str = "usd") -> tuple[Line, ...]:
     """The lines of a quantity at one price, for July."""
     price = UsagePrice("calls", "calls", model, Decimal(free_units))
-    return rate_arrears(plan(price, currency=currency), WHOLE_JULY, {"calls": [Measure(Decimal(quantity))]})
+    return arrears(plan(price, currency=currency), WHOLE_JULY, {"calls": [Measure(Decimal(quantity))]})
 
 
 def amounts(lines: tuple[Line, ...]) -> list[str]:

@@ -5,18 +5,18 @@ from decimal import Decimal
 
 import pytest
 
-from flusher.pricing.fixed import Charge, Fixed
+from flusher.pricing.fixed import ChargeTime, Fixed
 from flusher.pricing.line import Line
 from flusher.pricing.money import Rounding
-from flusher.pricing.period import BillingPeriod, Cycle, Period, billing_periods
+from flusher.pricing.period import BillingPeriod, Cycle, Period, Span, billing_periods
 from flusher.pricing.plan import FixedPrice, Plan
-from flusher.pricing.rate import rate_advance, rate_arrears
-from tests.pricing.support import JULY, WHOLE_JULY
+from flusher.pricing.share import share
+from tests.pricing.support import JULY, WHOLE_JULY, advance, arrears
 
 
 def fee(amount: str, billing: BillingPeriod, currency: str = "usd", rounding: str = "half_up") -> Line:
     plan = Plan("pro", currency, (FixedPrice("base", Fixed(Decimal(amount))),), Cycle(), Rounding(rounding))
-    (line,) = rate_arrears(plan, billing, {})
+    (line,) = arrears(plan, billing, {})
     return line
 
 
@@ -57,7 +57,7 @@ def test_a_share_is_rounded_once_and_exactly() -> None:
 
 def test_the_days_of_a_leap_february_are_counted() -> None:
     start, end = datetime(2024, 2, 15, tzinfo=UTC), datetime(2024, 3, 1, tzinfo=UTC)
-    (billing,) = billing_periods(Cycle(), start, None, end)
+    (billing,) = billing_periods(Cycle(), Span(start, None, start), end)
     line = fee("29", billing)
     assert (str(line.amount), line.description) == ("15.00", "base, 15 of 29 days")
 
@@ -68,13 +68,13 @@ def test_a_fee_is_billed_when_its_charge_says() -> None:
         "pro",
         "usd",
         (
-            FixedPrice("seat", Fixed(Decimal(10), Charge.IN_ADVANCE)),
-            FixedPrice("support", Fixed(Decimal(20), Charge.IN_ARREARS)),
+            FixedPrice("seat", Fixed(Decimal(10), ChargeTime.IN_ADVANCE)),
+            FixedPrice("support", Fixed(Decimal(20), ChargeTime.IN_ARREARS)),
         ),
     )
     # Then each is in one of the two calls
-    assert [line.price for line in rate_advance(plan, WHOLE_JULY)] == ["seat"]
-    assert [line.price for line in rate_arrears(plan, WHOLE_JULY, {})] == ["support"]
+    assert [line.price for line in advance(plan, WHOLE_JULY)] == ["seat"]
+    assert [line.price for line in arrears(plan, WHOLE_JULY, {})] == ["support"]
 
 
 def test_a_fee_of_zero_is_shown() -> None:
@@ -84,5 +84,5 @@ def test_a_fee_of_zero_is_shown() -> None:
 def test_no_period_is_charged_twice_when_a_month_is_split() -> None:
     # Given a month cut into two parts, their exact shares add up to the whole
     parts = [july("01", "11"), BillingPeriod(Period(july("11", "12").period.start, JULY.end), JULY)]
-    shares = [Fixed(Decimal(31)).share(part) for part in parts]
+    shares = [share(part) for part in parts]
     assert sum(covered for covered, _ in shares) == shares[0][1]

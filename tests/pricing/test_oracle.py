@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from flusher.pricing.money import Rounding, currency
 from flusher.pricing.plan import Graduated, Package, PerUnit, Plan, Tier, UsageModel, UsagePrice, Volume
-from flusher.pricing.rate import Measure, rate_arrears
-from tests.pricing.support import WHOLE_JULY
+from flusher.pricing.rate import Measure
+from tests.pricing.support import WHOLE_JULY, arrears
 
 STEPS = {"usd": Fraction(1, 100), "jpy": Fraction(1), "kwd": Fraction(1, 100), "isk": Fraction(1)}
 Row = tuple[Fraction | None, Fraction, Fraction]
@@ -89,7 +89,7 @@ def test_every_line_is_what_the_oracle_says(
     price = UsagePrice("calls", "calls", model, free_units)
     # When it is rated
     plan = Plan("pro", code, (price,), rounding=rounding)
-    lines = rate_arrears(plan, WHOLE_JULY, {"calls": [Measure(quantity)]})
+    lines = arrears(plan, WHOLE_JULY, {"calls": [Measure(quantity)]})
     # Then its lines are the oracle's, to the last digit, and what they say multiplies to what they bill
     priced = Fraction(quantity) - Fraction(free_units)
     assert [Fraction(line.amount) for line in lines] == oracle(model, priced, code, rounding)

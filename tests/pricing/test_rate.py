@@ -10,8 +10,8 @@ from flusher.pricing.line import Dimensions, LineKind, dimensions_of, line_id, l
 from flusher.pricing.money import currency
 from flusher.pricing.period import BillingPeriod, Period
 from flusher.pricing.plan import Fixed, FixedPrice, Graduated, Package, PerUnit, UsagePrice, Volume
-from flusher.pricing.rate import Measure, rate_arrears
-from tests.pricing.support import ARTICLE, JULY, WHOLE_JULY, plan, tiers
+from flusher.pricing.rate import Measure
+from tests.pricing.support import ARTICLE, JULY, WHOLE_JULY, arrears, plan, tiers
 
 EU, US = (("region", "eu"),), (("region", "us"),)
 quantities = st.decimals(min_value=0, max_value=10**9, allow_nan=False, allow_infinity=False, places=9)
@@ -22,7 +22,7 @@ def graduated(*, per_group: bool = False) -> UsagePrice:
 
 
 def test_a_line_in_json_has_the_public_shape() -> None:
-    (line, *_) = rate_arrears(plan(graduated()), WHOLE_JULY, {"calls": [Measure(Decimal(3))]}, scope="inv_1")
+    (line, *_) = arrears(plan(graduated()), WHOLE_JULY, {"calls": [Measure(Decimal(3))]}, scope="inv_1")
     shown = line_json(line, currency("usd"))
     assert shown.pop("id") == line_id("inv_1", LineKind.USAGE, "calls", None, 1, JULY)
     assert shown == {
@@ -36,13 +36,14 @@ def test_a_line_in_json_has_the_public_shape() -> None:
         "quantity": "3",
         "unit_price": "1",
         "amount": "3.00",
+        "working": "3 x 1 = 3; rounded half up to 0.01: 3.00",
     }
 
 
 def test_lines_come_in_the_order_of_the_prices() -> None:
     prices = (UsagePrice("b", "b", PerUnit(Decimal(1))), FixedPrice("fee", Fixed(Decimal(9))), graduated())
     usage = {"calls": [Measure(Decimal(11))], "b": [Measure(Decimal(1))], "unpriced": [Measure(Decimal(7))]}
-    lines = rate_arrears(plan(*prices), WHOLE_JULY, usage)
+    lines = arrears(plan(*prices), WHOLE_JULY, usage)
     assert [line.price for line in lines] == ["b", "fee", "calls", "calls"]
     assert total(lines) == Decimal("22.00")
 
@@ -51,8 +52,8 @@ def test_groups_are_one_quantity_unless_priced_apart() -> None:
     # Given 8 units in each of two regions, and a tier that ends at 10
     usage = {"calls": [Measure(Decimal(8), US), Measure(Decimal(8), EU)]}
     # Then together they enter the second tier, apart they don't
-    together = rate_arrears(plan(graduated()), WHOLE_JULY, usage)
-    apart = rate_arrears(plan(graduated(per_group=True)), WHOLE_JULY, usage)
+    together = arrears(plan(graduated()), WHOLE_JULY, usage)
+    apart = arrears(plan(graduated(per_group=True)), WHOLE_JULY, usage)
     assert [(line.dimensions, str(line.amount)) for line in together] == [(None, "10.00"), (None, "12.00")]
     assert [(line.dimensions, str(line.amount)) for line in apart] == [(EU, "8.00"), (US, "8.00")]
     assert apart[0].description == "calls (region eu), first 8 units"
@@ -60,7 +61,7 @@ def test_groups_are_one_quantity_unless_priced_apart() -> None:
 
 def test_measures_of_one_group_are_summed() -> None:
     usage = {"calls": [Measure(Decimal(8), EU), Measure(Decimal(8), EU)]}
-    lines = rate_arrears(plan(graduated(per_group=True)), WHOLE_JULY, usage)
+    lines = arrears(plan(graduated(per_group=True)), WHOLE_JULY, usage)
     assert [str(line.quantity) for line in lines] == ["10", "6"]
 
 
@@ -76,21 +77,21 @@ def test_measures_of_one_group_are_summed() -> None:
 @pytest.mark.parametrize("quantity", ["0", "-0.000000001", "-5", "0.000"])
 def test_nothing_used_costs_nothing_flat_fees_included(model: PerUnit, quantity: str) -> None:
     price = UsagePrice("calls", "calls", model)
-    assert rate_arrears(plan(price), WHOLE_JULY, {"calls": [Measure(Decimal(quantity))]}) == ()
-    assert rate_arrears(plan(price), WHOLE_JULY, {}) == ()
+    assert arrears(plan(price), WHOLE_JULY, {"calls": [Measure(Decimal(quantity))]}) == ()
+    assert arrears(plan(price), WHOLE_JULY, {}) == ()
 
 
 def test_corrections_are_netted_before_pricing() -> None:
     usage = {"calls": [Measure(Decimal(8), EU), Measure(Decimal(-5), US)]}
-    (line,) = rate_arrears(plan(graduated()), WHOLE_JULY, usage)
+    (line,) = arrears(plan(graduated()), WHOLE_JULY, usage)
     assert line.quantity == 3
 
 
 def test_rating_again_gives_the_same_lines_ids_included() -> None:
     usage = {"calls": [Measure(Decimal(8), US), Measure(Decimal(9), EU)]}
     backwards = {"calls": [*reversed(usage["calls"])]}
-    rated = rate_arrears(plan(graduated(per_group=True)), WHOLE_JULY, usage, scope="inv_1")
-    assert rate_arrears(plan(graduated(per_group=True)), WHOLE_JULY, backwards, scope="inv_1") == rated
+    rated = arrears(plan(graduated(per_group=True)), WHOLE_JULY, usage, scope="inv_1")
+    assert arrears(plan(graduated(per_group=True)), WHOLE_JULY, backwards, scope="inv_1") == rated
 
 
 def test_ids_differ_by_everything_that_tells_lines_apart() -> None:
@@ -116,7 +117,7 @@ def test_the_ids_of_lines_never_change() -> None:
 @pytest.mark.parametrize("quantity", ["NaN", "Infinity", "1e27", "-1e27"])
 def test_a_quantity_out_of_range_is_refused(quantity: str) -> None:
     with pytest.raises(ValueError, match=r"below 10\^27"):
-        rate_arrears(plan(graduated()), WHOLE_JULY, {"calls": [Measure(Decimal(quantity))]})
+        arrears(plan(graduated()), WHOLE_JULY, {"calls": [Measure(Decimal(quantity))]})
 
 
 def test_a_digit_is_never_lost_silently() -> None:
@@ -124,7 +125,7 @@ def test_a_digit_is_never_lost_silently() -> None:
     price = UsagePrice("calls", "calls", PerUnit(Decimal("1." + "3" * 40)))
     # When it is rated, then it raises instead of rounding
     with pytest.raises(Inexact):
-        rate_arrears(plan(price), WHOLE_JULY, {"calls": [Measure(Decimal("1234567890123456789012345.7"))]})
+        arrears(plan(price), WHOLE_JULY, {"calls": [Measure(Decimal("1234567890123456789012345.7"))]})
 
 
 def test_the_callers_decimal_context_is_left_alone_and_does_not_matter() -> None:
@@ -133,7 +134,7 @@ def test_the_callers_decimal_context_is_left_alone_and_does_not_matter() -> None
     getcontext().prec = 3
     try:
         price = UsagePrice("calls", "calls", Graduated(ARTICLE))
-        lines = rate_arrears(plan(price), WHOLE_JULY, {"calls": [Measure(Decimal(12345))]})
+        lines = arrears(plan(price), WHOLE_JULY, {"calls": [Measure(Decimal(12345))]})
         # Then nothing is rounded to 3 digits
         assert total(lines) == Decimal("101.73")
         assert line_json(lines[-1], currency("usd"))["description"] == "calls, 2,345 units above 10,000"
@@ -145,7 +146,7 @@ def test_the_callers_decimal_context_is_left_alone_and_does_not_matter() -> None
 def test_a_partial_period_keeps_tiers_and_free_units_whole() -> None:
     # Given half a month, tiers are not prorated
     half = BillingPeriod(Period(JULY.start, JULY.start.replace(day=16)), JULY)
-    lines = rate_arrears(plan(graduated()), half, {"calls": [Measure(Decimal(11))]})
+    lines = arrears(plan(graduated()), half, {"calls": [Measure(Decimal(11))]})
     assert [str(line.quantity) for line in lines] == ["10", "1"]
     assert lines[0].period == half.period
 
@@ -159,14 +160,13 @@ def test_splitting_a_quantity_over_groups_changes_no_total(parts: list[Decimal])
     price = UsagePrice("calls", "calls", Graduated(ARTICLE))
     split = {"calls": [Measure(part, (("n", str(n)),)) for n, part in enumerate(parts)]}
     whole = {"calls": [Measure(sum(parts, Decimal(0)))]}
-    assert rate_arrears(plan(price), WHOLE_JULY, split) == rate_arrears(plan(price), WHOLE_JULY, whole)
+    assert arrears(plan(price), WHOLE_JULY, split) == arrears(plan(price), WHOLE_JULY, whole)
 
 
 @given(quantities, quantities)
 def test_more_units_never_cost_less_when_graduated(one: Decimal, other: Decimal) -> None:
     price = UsagePrice("calls", "calls", Graduated(ARTICLE))
     costs = [
-        total(rate_arrears(plan(price), WHOLE_JULY, {"calls": [Measure(quantity)]}))
-        for quantity in sorted((one, other))
+        total(arrears(plan(price), WHOLE_JULY, {"calls": [Measure(quantity)]})) for quantity in sorted((one, other))
     ]
     assert costs[0] <= costs[1]
