@@ -1,138 +1,163 @@
-"""What meters show for a customer over periods, read for rating.
+"""What meters show for customers over periods, read for rating: a few statements for hundreds of them.
 
-Usage is kept in 15-minute windows. The whole windows of a period are summed from `usage`; where a period begins or
-ends inside a window (an anniversary starts at any second), that part is folded from single events, each under the
-revision of the meters that it was counted under, with the code that counted it.
+Usage is kept in 15-minute windows. For sum, count and avg the whole windows of a period are summed from `usage`; where
+a period begins or ends inside a window (an anniversary starts at any second), that part is folded from single events.
+Everything else, and what is priced per event, is read from the values that are kept of single events, at any boundary.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
 from decimal import Decimal, localcontext
-from typing import Final
+from itertools import groupby
+from typing import Any, Final
 
-import msgspec
 import psycopg
 from psycopg.rows import DictRow, TupleRow, dict_row
 
-from flusher.invoicing.adjust import Reading, Readings
-from flusher.pricing.line import Dimensions, dimensions_of, rfc3339
-from flusher.pricing.money import EXACT
+from flusher.invoicing.cut import CutEvents, SummedWindow
+from flusher.invoicing.windows import whole_windows
+from flusher.pricing.line import Dimensions, dimensions_of
+from flusher.pricing.measure import Measure, Need, Reading, Run
+from flusher.pricing.money import EXACT, round_to
 from flusher.pricing.period import Period
-from flusher.pricing.rate import Measure
 from flusher.sql import query
-from sidecar.contract.codes import TaximeterError
-from sidecar.contract.meters import WINDOW_S, Revision, decode_revision
-from sidecar.contract.units import from_decimal, to_decimal
+
+__all__ = ["SummedWindow", "read_usage"]
 
 Connection = psycopg.Connection[TupleRow]
 
-_WINDOW: Final = timedelta(seconds=WINDOW_S)
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+Wanted = Mapping[int, tuple[Sequence[str], Need]]
+"""What is asked, by its number: what a meter showed for some users together."""
+
+Found = Iterator[tuple[int, Measure | SummedWindow]]
+
+_STEP: Final = Decimal("1e-9")
+"""Quotients have 9 fractional digits, half up: as many as the units of an event."""
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
-@dataclass(slots=True)
-class _Sums:
-    """Sums of one meter over one period, by group."""
+def read_usage(connection: Connection, wanted: Sequence[tuple[Sequence[str], Need]]) -> list[Reading | SummedWindow]:
+    """Return what a meter shows for some users together, for each that is wanted, in their order.
 
-    units: dict[Dimensions, Decimal] = field(default_factory=dict)
-    events: int = 0
-
-    def add(self, dimensions: Dimensions, units: Decimal, events: int) -> None:
-        with localcontext(EXACT):
-            self.units[dimensions] = self.units.get(dimensions, Decimal(0)) + units
-        self.events += events
-
-    def reading(self) -> Reading:
-        measures = (Measure(units, dimensions) for dimensions, units in sorted(self.units.items()))
-        return Reading(tuple(measures), self.events)
-
-
-class SummedWindow(TaximeterError):
-    """A period can't be rated: `boundary_summed`."""
-
-    def __init__(self, period: Period, part: Period) -> None:
-        super().__init__(
-            "boundary_summed",
-            f"events between {rfc3339(part.start)} and {rfc3339(part.end)} can't be told from others of their "
-            "quarter of an hour: requests of it are summed rows; a subscription may not begin or end inside it",
-        )
-        self.period = period
-
-
-def read_usage(
-    connection: Connection, users: Sequence[str], meters: Iterable[str], periods: Sequence[Period]
-) -> list[Readings]:
-    """Return what each meter shows for the users together, for each period, in the order of the periods.
-
-    Reads in the caller's transaction, so that what is billed can be stored with what was read (rule 16). Raises
-    SummedWindow where a period begins or ends inside a window of which some events are known by their sum alone.
+    Measures are by group where `per_group`; else one holds all groups. None is there where nothing was counted. A
+    SummedWindow stands where a period begins or ends inside a window of which some events are known by their sum alone.
+    Reads in the caller's transaction, so that what is billed can be stored with what was read (rule 16).
     """
-    wanted = sorted(meters)
-    sums: list[dict[str, _Sums]] = [{} for _ in periods]
-    if users and wanted:
-        _add_windows(connection, users, wanted, periods, sums)
-        for number, period in enumerate(periods):
-            for part in partial_windows(period):
-                if _add_events(connection, users, wanted, part, sums[number]):
-                    raise SummedWindow(period, part)
-    return [{meter: found.reading() for meter, found in by_meter.items()} for by_meter in sums]
-
-
-def whole_windows(period: Period) -> Period:
-    """Return the part of a period that consists of whole windows; empty, at its start, where there is none."""
-    start = _EPOCH - (_EPOCH - period.start) // _WINDOW * _WINDOW  # rounded up
-    end = _EPOCH + (period.end - _EPOCH) // _WINDOW * _WINDOW  # rounded down
-    return Period(start, end) if start < end else Period(period.start, period.start)
-
-
-def partial_windows(period: Period) -> list[Period]:
-    """Return what is left of a period when its whole windows are taken out: none, one or two parts."""
-    whole = whole_windows(period)
-    if whole.start == whole.end:
-        return [period] if period.start < period.end else []
-    parts = (Period(period.start, whole.start), Period(whole.end, period.end))
-    return [part for part in parts if part.start < part.end]
-
-
-def _add_windows(
-    connection: Connection,
-    users: Sequence[str],
-    meters: Sequence[str],
-    periods: Sequence[Period],
-    sums: Sequence[dict[str, _Sums]],
-) -> None:
-    whole = [whole_windows(period) for period in periods]
-    values = {
-        "users": list(users),
-        "meters": list(meters),
-        "starts": [period.start for period in whole],
-        "ends": [period.end for period in whole],
+    meters = sorted({need.meter for _, need in wanted})
+    aggregations = {
+        row["name"]: row["aggregation"] for row in _rows(connection, "list_aggregations", {"meters": meters})
     }
-    for row in _rows(connection, "sum_usage", values):
-        found = sums[row["number"] - 1].setdefault(row["meter"], _Sums())
-        found.add(dimensions_of(row["dimensions"]), row["units"], row["events"])
+    kinds: dict[str, dict[int, tuple[Sequence[str], Need]]] = {}
+    for number, (users, need) in enumerate(wanted):
+        if users and need.period.start < need.period.end:
+            kind = aggregations.get(need.meter, "sum") if need.free_events is None else "runs"
+            kinds.setdefault(kind, {})[number] = users, need
+    measures: dict[int, list[Measure]] = {}
+    summed: dict[int, SummedWindow] = {}
+    for kind, some in kinds.items():
+        for number, found in _READERS[kind](connection, some):
+            if isinstance(found, SummedWindow):
+                summed[number] = found
+            else:
+                measures.setdefault(number, []).append(found)
+    return [summed.get(number) or _reading(measures.get(number, ())) for number in range(len(wanted))]
 
 
-def _add_events(
-    connection: Connection, users: Sequence[str], meters: Sequence[str], part: Period, sums: dict[str, _Sums]
-) -> bool:
-    """Add what single events come to; return whether there were others."""
-    rows = _rows(connection, "list_events_between", {"users": list(users), "start": part.start, "end": part.end})
-    revisions = _load_revisions(connection, {row["revision"] for row in rows})
+def _reading(measures: Sequence[Measure]) -> Reading:
+    ordered = sorted(measures, key=lambda measure: measure.dimensions)
+    return Reading(tuple(ordered), sum(measure.events for measure in ordered))
+
+
+def _read_sums(connection: Connection, wanted: Wanted) -> Found:
+    """Yield sums and counts: of whole windows from usage, and of what is left of others from single events."""
+    whole = {number: whole_windows(need.period) for number, (_, need) in wanted.items()}
+    found: dict[tuple[int, Dimensions], tuple[Decimal, int]] = {}
+    for row in _rows(connection, "read_sums", _columns(wanted, whole)):
+        found[row["number"], dimensions_of(row["dimensions"])] = row["units"], row["events"]
+    cut = CutEvents(connection)
+    with localcontext(EXACT):
+        for number, group, units, events in cut.amounts(wanted):
+            before = found.get((number, group), (Decimal(0), 0))
+            found[number, group] = before[0] + units, before[1] + events
+    yield from cut.summed.items()
+    for (number, group), (units, events) in found.items():
+        yield number, Measure(units, group, events)
+
+
+def _read_averages(connection: Connection, wanted: Wanted) -> Found:
+    for number, found in _read_sums(connection, wanted):
+        if isinstance(found, Measure):
+            average = round_to(found.quantity, _STEP, divisor=found.events)
+            yield number, Measure(average, found.dimensions, found.events)
+        else:
+            yield number, found
+
+
+def _read_extremes(column: str) -> Callable[[Connection, Wanted], Found]:
+    def read(connection: Connection, wanted: Wanted) -> Found:
+        return _measures(_rows(connection, "read_extremes", _columns(wanted)), column)
+
+    return read
+
+
+def _read_uniques(connection: Connection, wanted: Wanted) -> Found:
+    return _measures(_rows(connection, "read_uniques", _columns(wanted)), "labels")
+
+
+def _read_latest(connection: Connection, wanted: Wanted) -> Found:
+    return _measures(_rows(connection, "read_latest", _columns(wanted)), "units")
+
+
+def _measures(rows: Iterable[DictRow], column: str) -> Found:
     for row in rows:
-        nanos = from_decimal(Decimal(row["units"]))
-        shares = revisions[row["revision"]].shares(row["event_type"], row["properties"] or "", nanos, row["events"])
-        for meter, dimensions, share in shares:
-            if meter in meters:
-                group = dimensions_of(msgspec.json.decode(dimensions, type=dict[str, str]))
-                sums.setdefault(meter, _Sums()).add(group, to_decimal(share), row["events"])
-    return any(row["events"] > 1 for row in rows)
+        yield row["number"], Measure(Decimal(row[column]), dimensions_of(row["dimensions"]), row["events"])
 
 
-def _load_revisions(connection: Connection, numbers: Iterable[int]) -> Mapping[int, Revision]:
-    rows = _rows(connection, "list_revisions", {"revisions": sorted(numbers)})
-    return {row["revision"]: decode_revision(row["revision"], row["meters"]) for row in rows}
+def _read_levels(connection: Connection, wanted: Wanted) -> Found:
+    """Yield levels averaged over the period, by time."""
+    for row in _rows(connection, "read_levels", _columns(wanted)):
+        period = wanted[row["number"]][1].period
+        with localcontext(EXACT):
+            area = row["area"] * 1_000_000  # unit-seconds, to unit-microseconds
+        level = round_to(area, _STEP, divisor=(period.end - period.start) // _MICROSECOND)
+        yield row["number"], Measure(level, dimensions_of(row["dimensions"]), row["events"])
+
+
+def _read_runs(connection: Connection, wanted: Wanted) -> Found:
+    """Yield the values of single events: the free ones first, equal ones as one run."""
+    rows = _rows(connection, "read_runs", _columns(wanted))
+    for (number, group), of_group in groupby(rows, lambda row: (row["number"], row["dimensions"])):
+        runs = tuple(Run(row["value"], row["events"]) for row in of_group)
+        with localcontext(EXACT):
+            quantity = sum((run.units * run.events for run in runs), Decimal(0))
+        yield number, Measure(quantity, dimensions_of(group), sum(run.events for run in runs), runs)
+
+
+_READERS: Final[Mapping[str, Callable[[Connection, Wanted], Found]]] = {
+    "sum": _read_sums,
+    "count": _read_sums,
+    "avg": _read_averages,
+    "max": _read_extremes("greatest"),
+    "min": _read_extremes("least"),
+    "unique": _read_uniques,
+    "latest": _read_latest,
+    "weighted_sum": _read_levels,
+    "runs": _read_runs,
+}
+
+
+def _columns(wanted: Wanted, periods: Mapping[int, Period] | None = None) -> dict[str, list[Any]]:
+    """Return what is asked as columns, a row for each user; over other periods than the needs' where they are given."""
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("numbers", "users", "meters", "starts", "ends", "per_group", "free")
+    }
+    for number, (users, need) in wanted.items():
+        period = need.period if periods is None else periods[number]
+        for user in users:
+            values = (number, user, need.meter, period.start, period.end, need.per_group, need.free_events or 0)
+            for column, value in zip(columns.values(), values, strict=True):
+                column.append(value)
+    return columns
 
 
 def _rows(connection: Connection, name: str, values: Mapping[str, object]) -> list[DictRow]:

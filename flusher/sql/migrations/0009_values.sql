@@ -11,14 +11,33 @@ CREATE TABLE usage_values (
     -- range of time follows from the rows in it, in whatever order they came: a drain adds rows, nothing is merged.
     user_id       text        NOT NULL,
     meter         text        NOT NULL,
+    dimensions    jsonb       NOT NULL,
     event_time    timestamptz NOT NULL,
     event_key     bytea       NOT NULL CHECK (length(event_key) = 16),
-    dimensions    jsonb       NOT NULL,
-    -- What the event adds to the units of its row of usage, and for a count of different values the one it has.
+    -- What the event adds to the units of its row of usage; for a count of different values also the one it has.
     value         numeric     NOT NULL,
     label         text,
-    PRIMARY KEY (user_id, meter, event_time, event_key)
+    -- By groups first: the level that one was at is the row before a time, however long ago that was.
+    PRIMARY KEY (user_id, meter, dimensions, event_time, event_key)
 );
--- The level that a group was at is found among its own events; those of a meter without groups are neighbours anyway.
-CREATE INDEX usage_values_groups ON usage_values (user_id, meter, dimensions, event_time, event_key)
-    WHERE dimensions <> '{}';
+
+CREATE FUNCTION value_groups(of_user text, of_meter text) RETURNS SETOF jsonb
+    -- The groups that a user's events of a meter are in: one look into the index for each, however many events it has.
+    LANGUAGE sql STABLE PARALLEL SAFE ROWS 10
+BEGIN ATOMIC
+    WITH RECURSIVE found (dimensions) AS (
+        (
+            SELECT dimensions FROM usage_values
+            WHERE user_id = of_user AND meter = of_meter
+            ORDER BY dimensions LIMIT 1
+        )
+        UNION ALL
+        SELECT (
+            SELECT usage_values.dimensions FROM usage_values
+            WHERE user_id = of_user AND meter = of_meter AND usage_values.dimensions > found.dimensions
+            ORDER BY usage_values.dimensions LIMIT 1
+        )
+        FROM found WHERE found.dimensions IS NOT NULL
+    )
+    SELECT dimensions FROM found WHERE dimensions IS NOT NULL;
+END;
