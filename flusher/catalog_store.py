@@ -1,6 +1,6 @@
 """The catalog in Postgres: read it, and apply a file to it in one transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC
 from typing import LiteralString
@@ -11,11 +11,11 @@ from psycopg.types.json import Jsonb
 
 from flusher.catalog.diff import Boundary, Change, Changes, boundaries_to_look_up, compare, names_to_look_up
 from flusher.catalog.encode import meter_table
-from flusher.catalog.model import Catalog, Customer, PlanVersion, Subscription
+from flusher.catalog.model import NO_OVERRIDES, Catalog, Customer, PlanChange, PlanVersion, Subscription
 from flusher.catalog.parse import Draft, parse
 from flusher.catalog.plan_reader import plan_table, read_plan
 from flusher.catalog.reader import Report, Table
-from flusher.pricing.plan import Plan
+from flusher.pricing.plan import Overrides, Plan
 from flusher.sql import query
 from sidecar.contract.codes import TaximeterError, TryAgainError
 from sidecar.contract.meters import Meter
@@ -84,44 +84,79 @@ def load_plan_versions(connection: Connection, plan: str | None = None) -> dict[
     """Return the versions of every plan, or of one, oldest first; `catalog.model.version_at` picks among them."""
     versions: dict[str, tuple[PlanVersion, ...]] = {}
     for row in _rows(connection, query("list_plan_versions"), {"plan": plan}):
-        found = PlanVersion(_read_definition(row), row["version"], row["effective_at"].astimezone(UTC))
+        effective_at = row["effective_at"].astimezone(UTC)
+        found = PlanVersion(_read_definition(row), row["version"], effective_at, row["at_once"])
         versions[row["plan"]] = (*versions.get(row["plan"], ()), found)
     return versions
 
 
 def load_customers(connection: Connection) -> list[Customer]:
     """Return every customer that has an entry, by id."""
-    return [_customer(row) for row in _rows(connection, query("list_customers"), {"customer": None})]
+    return [_customer(row) for row in _rows(connection, query("list_customers"), {})]
 
 
-def load_customer(connection: Connection, customer_id: str) -> Customer:
-    """Return a customer: by its entry, or by itself where it has none.
+def load_customers_of(connection: Connection, ids: Collection[str]) -> dict[str, Customer]:
+    """Return customers by id: each by its entry, or by itself where it has none.
 
     One without an entry whose user belongs to another customer has no users.
     """
-    for row in _rows(connection, query("list_customers"), {"customer": customer_id}):
-        return _customer(row)
-    if connection.execute(query("find_user_customer"), {"user_id": customer_id}).fetchone() is not None:
-        return Customer(customer_id, (), customer_id)
-    return Customer.implied(customer_id)
+    rows = _rows(connection, query("find_customers"), {"ids": list(ids)})
+    return {row["id"]: _customer(row) if row["time_zone"] else _implied(row) for row in rows}
 
 
-def load_subscriptions(connection: Connection, customer: str | None = None) -> list[Subscription]:
-    """Return every subscription, or a customer's, by customer and start."""
-    return [
-        Subscription(
-            row["id"],
-            row["customer"],
-            row["plan"],
-            row["start_at"].astimezone(UTC),
-            None if row["end_at"] is None else row["end_at"].astimezone(UTC),
-        )
-        for row in _rows(connection, query("list_subscriptions"), {"customer": customer})
-    ]
+def load_customer(connection: Connection, customer_id: str) -> Customer:
+    """Return one customer as `load_customers_of` does."""
+    return load_customers_of(connection, [customer_id])[customer_id]
+
+
+def load_subscriptions(
+    connection: Connection, customer: str | None = None, *, after: str | None = None, limit: int | None = None
+) -> list[Subscription]:
+    """Return every subscription, or a customer's, by customer and start.
+
+    With `after` or `limit` it is a page of them by id: at most `limit` that follow the id `after`.
+    """
+    values: dict[str, object] = {"customer": customer, "after": after or "", "limit": limit}
+    paged = after is not None or limit is not None
+    rows = _rows(connection, query("page_subscriptions" if paged else "list_subscriptions"), values)
+    return [_subscription(row) for row in rows]
 
 
 def _customer(row: DictRow) -> Customer:
     return Customer(row["id"], tuple(row["user_ids"]), row["stripe_customer"], row["time_zone"])
+
+
+def _implied(row: DictRow) -> Customer:
+    return Customer(row["id"], (), row["id"]) if row["is_taken"] else Customer.implied(row["id"])
+
+
+def _subscription(row: DictRow) -> Subscription:
+    columns = (row[name] or () for name in ("changed_at", "changed_plan", "changed_overrides"))
+    return Subscription(
+        row["id"],
+        row["customer"],
+        row["plan"],
+        row["start_at"].astimezone(UTC),
+        None if row["end_at"] is None else row["end_at"].astimezone(UTC),
+        _read_overrides(row["id"], row["overrides"]),
+        tuple(
+            PlanChange(at.astimezone(UTC), plan, _read_overrides(row["id"], overrides))
+            for at, plan, overrides in zip(*columns, strict=True)
+        ),
+    )
+
+
+def _read_overrides(subscription: str, table: dict[str, object] | None) -> Overrides:
+    """Return the overrides of a stored table. Raises TaximeterError when this program can't read them."""
+    if table is None:
+        return NO_OVERRIDES
+    report = Report()
+    raise _unreadable(f"subscription {subscription}", report)
+
+
+def _unreadable(what: str, report: Report) -> TaximeterError:
+    reason = "; ".join(map(str, report.problems))
+    return TaximeterError("schema_outdated", f"{what} can't be read, update the program: {reason}")
 
 
 def _read_definition(row: DictRow) -> Plan:
@@ -129,9 +164,7 @@ def _read_definition(row: DictRow) -> Plan:
     report = Report()
     plan = read_plan(Table(report, f"plan {row['plan']}", row["definition"]))
     if plan is None:
-        reason = "; ".join(map(str, report.problems))
-        message = f"version {row['version']} of a plan can't be read, update the program: {reason}"
-        raise TaximeterError("schema_outdated", message)
+        raise _unreadable(f"version {row['version']} of a plan", report)
     return plan
 
 

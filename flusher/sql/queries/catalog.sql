@@ -8,30 +8,40 @@ SELECT name, event_type, aggregation, field, group_by, filter, detailed FROM met
 
 -- name: list_plan_versions
 -- Every version of every plan (of one plan where it is given), oldest first.
-SELECT plan, version, effective_at, definition
+SELECT plan, version, effective_at, at_once, definition
 FROM plan_versions
 WHERE %(plan)s::text IS NULL OR plan = %(plan)s
 ORDER BY plan, version
 
 -- name: list_customers
--- Every customer with an entry (one where it is given), with its users in order.
+-- Every customer with an entry, with its users in order.
 SELECT id, stripe_customer, time_zone,
        coalesce(array_agg(user_id ORDER BY place) FILTER (WHERE user_id IS NOT NULL), '{}') AS user_ids
 FROM customers LEFT JOIN customer_users ON customer = id
-WHERE %(customer)s::text IS NULL OR id = %(customer)s
 GROUP BY id
 ORDER BY id
 
--- name: find_user_customer
--- The customer that a user has by an entry; no row where the user is its own customer.
-SELECT customer FROM customer_users WHERE user_id = %(user_id)s
+-- name: find_customers
+-- Some customers: their entries, null where there is none, and whether another customer has the user of their name.
+SELECT wanted.id, stripe_customer, time_zone,
+       coalesce(array_agg(user_id ORDER BY place) FILTER (WHERE user_id IS NOT NULL), '{}') AS user_ids,
+       EXISTS (SELECT FROM customer_users WHERE user_id = wanted.id) AS is_taken
+FROM unnest(%(ids)s::text[]) AS wanted (id)
+LEFT JOIN customers ON customers.id = wanted.id
+LEFT JOIN customer_users ON customer = wanted.id
+GROUP BY wanted.id, stripe_customer, time_zone
 
 -- name: list_subscriptions
 -- Every subscription (of one customer where it is given).
-SELECT id, customer, plan, start_at, end_at
-FROM subscriptions
+SELECT * FROM subscription_terms
 WHERE %(customer)s::text IS NULL OR customer = %(customer)s
 ORDER BY customer, start_at, id
+
+-- name: page_subscriptions
+-- The subscriptions (of one customer where it is given) that come next after an id.
+SELECT * FROM subscription_terms
+WHERE id > %(after)s AND (%(customer)s::text IS NULL OR customer = %(customer)s)
+ORDER BY id LIMIT %(limit)s
 
 -- name: meters_with_usage
 -- Those of the names under which usage was counted.

@@ -114,14 +114,14 @@ ON CONFLICT (claim_key) DO UPDATE SET
     accepted_at = greatest(claims.accepted_at, EXCLUDED.accepted_at)
 
 -- name: read_single_users
--- Those of the users with a subscription that begins or ends inside a window: its periods may have to be rated from
--- their single events.
+-- Those of the users with a subscription that begins, changes or ends inside a window: its periods may have to be
+-- rated from their single events.
 SELECT wanted.user_id
 FROM unnest(%s::text[]) AS wanted (user_id) LEFT JOIN customer_users USING (user_id)
 WHERE EXISTS (
-    SELECT FROM subscriptions
-    WHERE subscriptions.customer = coalesce(customer_users.customer, wanted.user_id)
-      AND (start_at <> date_bin('15 minutes', start_at, 'epoch') OR end_at <> date_bin('15 minutes', end_at, 'epoch'))
+    SELECT FROM subscription_boundaries AS boundary
+    WHERE boundary.customer = coalesce(customer_users.customer, wanted.user_id)
+      AND at <> date_bin('15 minutes', at, 'epoch')
 )
 
 -- name: copy_events
