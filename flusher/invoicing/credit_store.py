@@ -86,9 +86,16 @@ def record_draws(connection: Connection, draws: Mapping[str, Sequence[Draw]]) ->
     connection.execute(query("record_draws"), values)
 
 
-def list_standings(connection: Connection, customer: str | None = None, grant_id: str | None = None) -> list[Standing]:
-    """Return every grant (of one customer, or one grant) with what was drawn from it, in the order of drawing."""
-    found = rows(connection, "list_grants", {"customer": customer, "grant": grant_id})
+def page_customers(connection: Connection, *, limit: int, after: str | None = None) -> list[str]:
+    """Return customers with grants in the order of their ids, `limit` at most, those after `after`."""
+    return [row["customer"] for row in rows(connection, "page_credit_customers", {"limit": limit, "after": after})]
+
+
+def list_standings(
+    connection: Connection, customers: Iterable[str] = (), grant_ids: Iterable[str] = ()
+) -> list[Standing]:
+    """Return the grants of customers, and grants by id, with what was drawn from them, in the order of drawing."""
+    found = rows(connection, "list_grants", {"customers": list(customers), "grants": list(grant_ids)})
     draws: dict[str, list[Drawn]] = {}
     for row in rows(connection, "list_draws", {"grants": [row["id"] for row in found]}):
         draws.setdefault(row["grant_id"], []).append(Drawn(row["invoice"], row["amount"]))
@@ -113,7 +120,7 @@ def void_grant(connection: Connection, grant_id: str, reason: str) -> Decimal:
     if done:
         taken: Decimal = done[0]["voided"]
         return taken
-    if not rows(connection, "list_grants", {"customer": None, "grant": grant_id}):
+    if not rows(connection, "list_grants", {"customers": [], "grants": [grant_id]}):
         raise TaximeterError("grant_unknown", f"no grant {grant_id!r}; `taximeter credits` lists them")
     raise TaximeterError("already_decided", f"grant {grant_id} is void already; nothing was changed")
 

@@ -80,6 +80,7 @@ CODES: Final[dict[str, str]] = {
     # invoices
     "invoice_unknown": "there is no invoice with this id",
     "grant_unknown": "there is no grant of credit with this id; `taximeter credits` lists them",
+    "grant_differs": "this id was used for a grant of credit on other terms; nothing was changed",
     "not_confirmed": "money would move and nobody said yes; nothing was done",
     "period_open": "the period has not ended by Postgres's clock",
     "producers_behind": "a sidecar may still have events of the period; it waits up to the finalization window",

@@ -1,9 +1,11 @@
 """A world per test: a migrated database with the article's plan."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from flusher.cli.main import main
 from flusher.invoicing.gateway import Gateway, StripeSettings
 from tests.invoicing.world import ARTICLE, World
 from tests.stripe_stand_in import StripeStandIn
@@ -15,6 +17,21 @@ def world(database_url: str) -> Iterator[World]:
     found.apply(ARTICLE)
     yield found
     found.close()
+
+
+@pytest.fixture
+def taximeter(world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    """Runs a command on the world's database, in an empty directory, and returns its exit status."""
+    monkeypatch.setenv("DATABASE_URL", world.url)
+    monkeypatch.chdir(tmp_path)
+
+    def command(*argv: str) -> int:
+        try:
+            return main(argv)
+        except SystemExit as wrong_use:
+            return int(str(wrong_use.code))
+
+    return command
 
 
 @pytest.fixture

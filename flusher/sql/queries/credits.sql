@@ -32,10 +32,16 @@ UPDATE credit_grants SET remaining = remaining - taken.amount
 FROM (SELECT grant_id, sum(amount) AS amount FROM drawn GROUP BY grant_id) AS taken
 WHERE id = grant_id
 
+-- name: page_credit_customers
+-- Customers with grants, after one of them where it is given.
+SELECT DISTINCT customer FROM credit_grants
+WHERE %(after)s::text IS NULL OR customer > %(after)s
+ORDER BY customer LIMIT %(limit)s
+
 -- name: list_grants
--- Every grant (of one customer, or one grant, where it is given), in the order in which a customer's are drawn.
+-- Grants of some customers, and grants by id, in the order in which a customer's are drawn.
 SELECT * FROM credit_grants
-WHERE (%(customer)s::text IS NULL OR customer = %(customer)s) AND (%(grant)s::text IS NULL OR id = %(grant)s)
+WHERE customer = ANY(%(customers)s) OR id = ANY(%(grants)s)
 ORDER BY customer, currency, priority, expires_at NULLS LAST, granted_at, id
 
 -- name: list_draws
