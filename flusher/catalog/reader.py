@@ -20,6 +20,8 @@ AMOUNT_FORM: Final = re.compile(r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?", re.ASCI
 """Money, and prices per unit: below 10^12 with at most 12 fractional digits (what Stripe takes for a unit)."""
 QUANTITY_FORM: Final = re.compile(r"(0|[1-9][0-9]{0,17})(\.[0-9]{1,9})?", re.ASCII)
 """Units: below 10^18 with at most 9 fractional digits, the precision of an event."""
+RATE_FORM: Final = re.compile(r"(0|[1-9][0-9]{0,5})(\.[0-9]{1,10})?", re.ASCII)
+"""Percent: below 10^6 with at most 10 fractional digits, so that a rate times a quantity needs no more than 60."""
 _NEGATIVE: Final = re.compile(r"-[0-9]+(\.[0-9]+)?", re.ASCII)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -171,6 +173,21 @@ class Table:
         if above is not None and value <= above and self.report.clean_since(mark):
             self.problem(key, f"a quantity above {plain(above)}")
         return value
+
+    def rate(self, key: str, default: str | None = None) -> Decimal:
+        """Return a rate in percent, 0 or more, exactly as written."""
+        what = "percent below 10^6 with at most 10 fractional digits"
+        return self._decimal(key, RATE_FORM, what, default)
+
+    def integer(self, key: str, default: int | None, low: int, high: int) -> int:
+        """Return an integer from `low` to `high`."""
+        if default is not None and not self.has(key):
+            return default
+        value = self.values.get(key)
+        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        self.problem(key, f"an integer from {low:,} to {high:,}")
+        return low
 
     def _decimal(self, key: str, form: re.Pattern[str], what: str, default: str | None) -> Decimal:
         if default is not None and not self.has(key):
