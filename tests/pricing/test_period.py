@@ -1,7 +1,8 @@
-"""Billing periods: calendar and anniversary, month ends, leap years, first and last periods."""
+"""Billing periods: calendar and anniversary, month ends, leap years, time zones, first and last periods."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -18,6 +19,7 @@ from flusher.pricing.period import (
     billing_period,
     billing_periods,
     period_containing,
+    period_number,
 )
 
 
@@ -26,6 +28,12 @@ def at(text: str) -> datetime:
 
 
 instants = st.integers(0, 7_200_000_000_000_000).map(lambda us: at("1970-01-01") + timedelta(microseconds=us))
+zones = st.sampled_from(
+    [
+        *("UTC", "Europe/Berlin", "America/New_York", "America/Sao_Paulo", "America/Havana", "Asia/Beirut"),
+        *("Asia/Kolkata", "Asia/Kathmandu", "Australia/Lord_Howe", "Pacific/Chatham", "Pacific/Apia", "Etc/GMT+12"),
+    ]
+).map(ZoneInfo)
 cycles = st.builds(Cycle, st.sampled_from(list(Interval)), st.sampled_from(list(Anchor)))
 
 
@@ -137,22 +145,124 @@ def test_months_are_added_to_the_original_day(start: str, months: int, expected:
     assert add_months(at(start), months) == at(expected)
 
 
-@given(cycles, instants, instants)
-def test_every_instant_lies_in_its_period(cycle: Cycle, anchor: datetime, instant: datetime) -> None:
-    assert instant in period_containing(cycle, anchor, instant)
+@pytest.mark.parametrize(
+    ("zone", "interval", "instant", "start", "end"),
+    [
+        # Clocks go forward and back: 23 and 25 hours, 23.5 and 24.5 on Lord Howe
+        ("Europe/Berlin", "day", "2025-03-30T12:00", "2025-03-29T23:00", "2025-03-30T22:00"),
+        ("Europe/Berlin", "day", "2025-10-26T12:00", "2025-10-25T22:00", "2025-10-26T23:00"),
+        ("Australia/Lord_Howe", "day", "2025-10-04T20:00", "2025-10-04T13:30", "2025-10-05T13:00"),
+        ("Australia/Lord_Howe", "day", "2025-04-05T20:00", "2025-04-05T13:00", "2025-04-06T13:30"),
+        ("Europe/Berlin", "week", "2025-03-26T12:00", "2025-03-23T23:00", "2025-03-30T22:00"),
+        ("Europe/Berlin", "month", "2025-03-15T12:00", "2025-02-28T23:00", "2025-03-31T22:00"),
+        ("Europe/Berlin", "month", "2025-10-31T22:59", "2025-09-30T22:00", "2025-10-31T23:00"),
+        ("America/New_York", "quarter", "2025-01-01T04:59", "2024-10-01T04:00", "2025-01-01T05:00"),
+        ("America/New_York", "year", "2024-06-01T00:00", "2024-01-01T05:00", "2025-01-01T05:00"),
+        # Offsets of half an hour and of three quarters
+        ("Asia/Kolkata", "month", "2024-02-29T18:29", "2024-01-31T18:30", "2024-02-29T18:30"),
+        ("Asia/Kathmandu", "month", "2025-01-31T18:15", "2025-01-31T18:15", "2025-02-28T18:15"),
+        ("Pacific/Chatham", "day", "2025-07-01T11:14", "2025-06-30T11:15", "2025-07-01T11:15"),
+        # Midnight is skipped: the day begins at one o'clock
+        ("America/Sao_Paulo", "day", "2018-11-04T12:00", "2018-11-04T03:00", "2018-11-05T02:00"),
+        ("Asia/Beirut", "day", "2025-03-29T21:59", "2025-03-28T22:00", "2025-03-29T22:00"),
+        # Midnight comes twice: the day begins at the first
+        ("America/Havana", "day", "2025-11-02T04:30", "2025-11-02T04:00", "2025-11-03T05:00"),
+        # A whole day is skipped: December 30, 2011
+        ("Pacific/Apia", "day", "2011-12-30T10:00", "2011-12-30T10:00", "2011-12-31T10:00"),
+        ("Pacific/Apia", "day", "2011-12-30T09:59", "2011-12-29T10:00", "2011-12-30T10:00"),
+    ],
+)
+def test_a_time_zone_chooses_the_instants(zone: str, interval: str, instant: str, start: str, end: str) -> None:
+    found = period_containing(Cycle(Interval(interval)), at("1999-09-09"), at(instant), ZoneInfo(zone))
+    assert found == Period(at(start), at(end))
 
 
-@given(cycles, instants, st.integers(1, 40))
-def test_periods_follow_each_other_without_gap_or_overlap(cycle: Cycle, start: datetime, count: int) -> None:
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        # 09:00 in Berlin is 08:00 UTC in winter and 07:00 in summer
+        ("2025-02-10T08:00", ["2025-02-10T08:00", "2025-03-10T08:00", "2025-04-10T07:00"]),
+        # 02:30 does not come on March 30
+        ("2025-01-30T01:30", ["2025-01-30T01:30", "2025-02-28T01:30", "2025-03-30T01:30", "2025-04-30T00:30"]),
+        # The second 02:30 of October 26
+        ("2025-10-26T01:30", ["2025-10-26T01:30", "2025-11-26T01:30"]),
+        # January 31 in Berlin, January 30 in UTC
+        ("2025-01-30T23:30", ["2025-01-30T23:30", "2025-02-27T23:30", "2025-03-30T22:30", "2025-04-29T22:30"]),
+    ],
+)
+def test_an_anniversary_keeps_its_local_day_and_time(start: str, expected: list[str]) -> None:
+    span = Span(at(start), None, at(start), ZoneInfo("Europe/Berlin"))
+    found = billing_periods(Cycle(anchor=Anchor.ANNIVERSARY), span, at("2030-01-01"))
+    assert [f"{next(found).period.start:%Y-%m-%dT%H:%M}" for _ in expected] == expected
+
+
+@pytest.mark.parametrize(
+    ("zone", "end", "is_partial"),
+    [
+        ("Europe/Berlin", "2025-08-31T22:00", True),  # two hours less
+        ("America/New_York", "2025-09-01T04:00", True),  # four hours more: they are no period of their own
+        ("UTC", "2025-09-01T00:00", False),
+    ],
+)
+def test_a_changed_zone_leaves_what_was_billed_and_makes_no_period_of_hours(
+    zone: str, end: str, is_partial: bool
+) -> None:
+    # Given a July that was billed in UTC
+    span = Span(at("2025-05-01"), None, at("2025-05-01"), ZoneInfo(zone))
+    # When the customer has another zone
+    found = billing_period(Cycle(), span, at("2025-08-01"))
+    # Then August begins where July ended
+    assert found is not None
+    assert found.period == Period(at("2025-08-01"), at(end))
+    assert found.is_partial is is_partial
+    assert period_number(Cycle(), span, found.full.start) == period_number(Cycle(), span, at("2025-07-15")) + 1
+
+
+def test_hours_at_the_start_of_a_subscription_are_a_period_of_their_own() -> None:
+    span = open_from(at("2025-07-31T20:00"))
+    found = billing_period(Cycle(), span, span.start)
+    assert found is not None
+    assert found.period == Period(at("2025-07-31T20:00"), at("2025-08-01"))
+
+
+@pytest.mark.parametrize(
+    ("cycle", "anchor", "instant", "number"),
+    [
+        (Cycle(), "2025-07-31", "2025-07-31", 0),
+        (Cycle(), "2025-07-31", "2025-08-01", 1),
+        (Cycle(), "2025-07-31", "2026-08-31", 13),
+        (Cycle(anchor=Anchor.ANNIVERSARY), "2025-01-31", "2025-02-27", 0),
+        (Cycle(anchor=Anchor.ANNIVERSARY), "2025-01-31", "2025-02-28", 1),
+        (Cycle(Interval.WEEK), "2025-07-06", "2025-07-07", 1),
+    ],
+)
+def test_periods_are_numbered_from_the_one_that_holds_the_anchor(
+    cycle: Cycle, anchor: str, instant: str, number: int
+) -> None:
+    # Given a stretch that began later than the subscription's billing
+    span = Span(at("2025-07-31"), None, at(anchor))
+    assert period_number(cycle, span, at(instant)) == number
+
+
+@given(cycles, instants, instants, zones)
+def test_every_instant_lies_in_its_period(cycle: Cycle, anchor: datetime, instant: datetime, zone: ZoneInfo) -> None:
+    assert instant in period_containing(cycle, anchor, instant, zone)
+
+
+@given(cycles, instants, st.integers(1, 40), zones)
+def test_periods_follow_each_other_without_gap_or_overlap(
+    cycle: Cycle, start: datetime, count: int, zone: ZoneInfo
+) -> None:
     # Given any subscription
-    found = billing_periods(cycle, open_from(start), at("2600-01-01"))
+    found = billing_periods(cycle, Span(start, None, start, zone), at("2600-01-01"))
     periods = [next(found) for _ in range(count)]
     # Then each period begins where the one before ends, none is empty, and all but the first are whole
     assert periods[0].period.start == start
-    for one, other in pairwise(periods):
+    for number, (one, other) in enumerate(pairwise(periods), start=1):
         assert one.period.end == other.period.start
         assert one.period.start < one.period.end
         assert not other.is_partial
+        assert period_number(cycle, Span(start, None, start, zone), other.full.start) == number
 
 
 @given(cycles, instants, st.timedeltas(timedelta(microseconds=1), timedelta(days=400)))
