@@ -16,14 +16,14 @@ from psycopg.rows import TupleRow
 
 from flusher.catalog_store import load_customer
 from flusher.database import connect
-from flusher.invoicing.bill import Biller
 from flusher.invoicing.gateway import Gateway, RefusedError, Remote, UnavailableError
 from flusher.invoicing.intents import DONE, LOST, REFUSED, Intent, Step, add_intent, end_intent, latest_intent
 from flusher.invoicing.invoice import Delivery, Invoice, Point, Status, advance, next_status
 from flusher.invoicing.payload import LINES_MAX, Params, amount, finalize_params, invoice_params, item_params
 from flusher.invoicing.run import Progress, Waiting
 from flusher.invoicing.settle import NotYet
-from flusher.invoicing.store import hold, load_invoices, rows
+from flusher.invoicing.sound import Doubts
+from flusher.invoicing.store import hold, ledger_of, load_invoices, rows
 from flusher.sql import query
 from sidecar.contract.codes import TaximeterError
 
@@ -118,8 +118,7 @@ class _Deliverer:
         self._connection = connection
         self._gateway = gateway
         self._collect = collect
-        self._biller = Biller(connection, {}, stripe=True)
-        self._ledger = self._biller.ledger
+        self._ledger, _ = ledger_of(connection)
 
     def deliver(self, locks: Connection, invoice_id: str) -> bool:
         """Take an invoice as far as it goes and store why it stops; return whether Stripe did not answer."""
@@ -189,7 +188,7 @@ class _Deliverer:
 
     def _compare(self, invoice: Invoice) -> None:
         customer = load_customer(self._connection, invoice.customer)
-        broken = self._biller.broken_proof_of(invoice.id, customer)
+        broken = Doubts(self._connection, customer.user_ids).about_invoice(self._connection, invoice.id, customer)
         if broken is not None:
             raise _WaitError(broken)
         self._check_lines(invoice)

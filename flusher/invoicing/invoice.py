@@ -32,6 +32,8 @@ class Kind(StrEnum):
     """What is paid in advance for the first period; made at the subscription's start, its own period is empty."""
     PERIOD = "period"
     """One closed period."""
+    THRESHOLD = "threshold"
+    """What a running period has come to, because it passed the plan's threshold."""
     ADJUSTMENT = "adjustment"
     """Differences in closed periods of a subscription that has no next invoice."""
 
@@ -81,8 +83,8 @@ _STATUS_AFTER: Final = {
 class InvoiceLine:
     """One stored line. `quantity` and `unit_price` are in units and major units per unit; `amount` is rounded.
 
-    `kind` is one of interface.md's: usage, fixed, adjustment and those that later models bring. An adjustment has
-    no `unit_price`: its amount is the difference of two ratings.
+    `kind` is one of interface.md's: usage, fixed, minimum, maximum, adjustment, discount, credit. An adjustment has no
+    `unit_price`: its amount is the difference of two ratings. `working` says how the amount came about.
     """
 
     id: str
@@ -96,6 +98,7 @@ class InvoiceLine:
     quantity: Decimal
     unit_price: Decimal | None
     amount: Decimal
+    working: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +166,7 @@ def from_rated(line: Line) -> InvoiceLine:
         quantity=line.quantity,
         unit_price=line.unit_price,
         amount=line.amount,
+        working=line.working,
     )
 
 

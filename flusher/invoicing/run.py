@@ -1,42 +1,54 @@
 """The invoice run: which periods are due, whether they are settled, and what they cost.
 
-Each invoice is one transaction: lock the subscription, read the usage, rate it, store the invoice, its lines and what
-is billed so far (rule 16). Two runs at once make one invoice: the lock orders them, the unique key holds it. A dry
-run is the same with every transaction rolled back.
+Subscriptions are taken in chunks, each in one transaction: lock them, read the usage, rate it, store the invoices,
+their lines and what is billed so far (rule 16). Two runs at once make one invoice: the lock orders them, the unique key
+holds it. A dry run is the same with every transaction rolled back, and doesn't wait for what is not settled.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
 
 import psycopg
 from psycopg.rows import TupleRow
 
-from flusher.catalog.model import PlanVersion, Subscription, version_at
-from flusher.catalog_store import load_customer, load_plan_versions, load_subscriptions
-from flusher.invoicing.adjust import usage_of
-from flusher.invoicing.bill import Bill, Biller
-from flusher.invoicing.invoice import Invoice, InvoiceLine, Kind, from_rated, invoice_id
-from flusher.invoicing.quantities import SummedWindow, read_usage
+from flusher.catalog.model import Subscription
+from flusher.catalog_store import load_customers_of, load_plan_versions, load_subscriptions
+from flusher.invoicing.accounts import Accounts
+from flusher.invoicing.bill import Note, Seller
+from flusher.invoicing.costs import Role, needs_of
+from flusher.invoicing.due import LATE_LIMIT_DEFAULT, Account, Step, next_step
+from flusher.invoicing.invoice import Invoice, Kind
+from flusher.invoicing.make import Maker, Work
+from flusher.invoicing.quantities import SummedWindow
 from flusher.invoicing.settle import WINDOW_DEFAULT, NotYet, settlement
-from flusher.invoicing.store import read_clock, rows
-from flusher.pricing.period import BillingPeriod, Period, Span, billing_period
-from flusher.pricing.rate import rate_advance, rate_arrears
+from flusher.invoicing.sound import Doubts
+from flusher.invoicing.store import ledger_of, read_clock, rows
+from flusher.pricing.period import Period
 from flusher.sql import query
 
 Connection = psycopg.Connection[TupleRow]
 
+CHUNK: Final = 500
+"""Subscriptions in a transaction: few statements for all of them, and a kill loses no more than their rating."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What a run is asked for. `at`: make what is due then (None: now). `stripe`: whether invoices go to Stripe."""
+    """What a run is asked for. `at`: make what is due then (None: now). `stripe`: whether invoices go to Stripe.
+
+    `preview` counts running periods as due, as they are so far: for dry runs alone. Periods that ended longer ago than
+    `late_limit` are adjusted only when an operator released them.
+    """
 
     at: datetime | None = None
     customer: str | None = None
     stripe: bool = False
     dry_run: bool = False
     window: timedelta = WINDOW_DEFAULT
+    preview: bool = False
+    late_limit: timedelta = LATE_LIMIT_DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +77,36 @@ Progress = Callable[[int, int], None]
 
 
 def make_invoices(connection: Connection, options: Options, progress: Progress = lambda _done, _of: None) -> Made:
-    """Make every invoice that is due and return them with what waits.
-
-    `connection` is in autocommit mode. Safe to repeat, to kill anywhere and to run several times at once.
-    """
-    run = _Run(connection, options)
+    """Make every invoice that is due and return them with what waits."""
     made = Made()
-    subscriptions = load_subscriptions(connection, options.customer)
-    for done, subscription in enumerate(subscriptions):
-        progress(done, len(subscriptions))
-        with connection.transaction(force_rollback=True) if options.dry_run else nullcontext():
-            for outcome in run.outcomes(subscription):
-                if isinstance(outcome, Waiting):
-                    made.waiting.append(outcome)
-                else:
-                    made.invoices.append(outcome)
-    progress(len(subscriptions), len(subscriptions))
+    for outcome in each_outcome(connection, options, progress):
+        if isinstance(outcome, Waiting):
+            made.waiting.append(outcome)
+        else:
+            made.invoices.append(outcome)
     return made
+
+
+def each_outcome(
+    connection: Connection, options: Options, progress: Progress = lambda _done, _of: None
+) -> Iterator[Invoice | Waiting]:
+    """Make every invoice that is due and yield each, with what waits, once it is committed.
+
+    `connection` is in autocommit mode, or in a transaction of the caller's. Safe to repeat, to kill anywhere and to
+    run several times at once. Memory is bounded by a chunk.
+    """
+    if options.preview and not options.dry_run:
+        raise ValueError("a preview is a dry run")
+    run = _Run(connection, options)
+    done, last = 0, None
+    (counted,) = rows(connection, "count_subscriptions", {"customer": options.customer})
+    while subscriptions := load_subscriptions(connection, options.customer, after=last, limit=CHUNK):
+        progress(done, counted["count"])
+        with connection.transaction(force_rollback=options.dry_run):
+            outcomes = run.take(subscriptions)
+        yield from outcomes
+        done, last = done + len(subscriptions), subscriptions[-1].id
+    progress(done, done)
 
 
 class _Run:
@@ -94,101 +119,57 @@ class _Run:
         self._clock = read_clock(connection)
         self._at = options.at or self._clock.now
         self._versions = load_plan_versions(connection)
-        self._biller = Biller(connection, self._versions, stripe=options.stripe)
+        self._accounts = Accounts(connection, self._versions)
+        self._seller = Seller(ledger_of(connection)[0], options.stripe)
 
-    def outcomes(self, subscription: Subscription) -> Iterator[Invoice | Waiting]:
-        """Make a subscription's invoices one after the other, until none is due or one has to wait."""
-        while True:
-            try:
-                with self._connection.transaction():
-                    outcome = self._next(subscription)
-            except SummedWindow as error:
-                outcome = _wait(subscription, error.period, NotYet(error.code, error.message))
-            if outcome is None:
-                return
-            yield outcome
-            if isinstance(outcome, Waiting):
-                return
+    def take(self, subscriptions: Sequence[Subscription]) -> list[Invoice | Waiting]:
+        """Make the invoices of some subscriptions, one after the other of each, until none is due or one has to wait.
 
-    def _next(self, subscription: Subscription) -> Invoice | Waiting | None:
-        values = {"subscription": subscription.id}
-        self._connection.execute(query("lock_subscription"), values)
-        (state,) = rows(self._connection, "find_frontier", values)
-        if state["frontier"] is None and not state["opened"]:
-            opening = self._opening(subscription)
-            if opening is not None:
-                return opening
-        start = subscription.start if state["frontier"] is None else state["frontier"].astimezone(UTC)
-        version = self._version(subscription, start)
-        billing = billing_period(version.plan.cycle, _span(subscription), start)
-        if billing is None:
-            return self._adjustment(subscription)
-        if billing.period.end > self._at:
-            return None
-        return self._period(subscription, version, billing)
+        All in the transaction that the caller opened.
+        """
+        customers = load_customers_of(self._connection, [found.customer for found in subscriptions])
+        accounts = self._accounts.lock(subscriptions, customers, self._at - self._options.late_limit)
+        doubts = Doubts(self._connection, [user for found in customers.values() for user in found.user_ids])
+        maker = Maker(self._connection, self._seller)
+        maker.lock_credit(accounts, self._versions)
+        outcomes: list[Invoice | Waiting] = []
+        while active := [account for account in accounts if not account.done]:
+            work: list[Work] = []
+            for account in active:
+                step = next_step(account, self._versions, self._at, self._clock.now, preview=self._options.preview)
+                found = None if step is None else self._examine(account, step, doubts)
+                if isinstance(found, Work):
+                    work.append(found)
+                elif found is not None:
+                    outcomes.append(found)
+            maker.grant_credit(active)
+            for account, made in maker.make(work):
+                outcomes.append(_waiting(account, made.period, made) if isinstance(made, SummedWindow) else made)
+        released = [account.subscription.id for account in accounts if account.released]
+        if released:
+            self._connection.execute(query("use_releases"), {"ids": released})
+        return outcomes
 
-    def _opening(self, subscription: Subscription) -> Invoice | None:
-        """Make the invoice of what is paid in advance for the first period, when there is such a thing."""
-        start = subscription.start
-        if start > min(self._at, self._clock.now):
-            return None
-        scope = self._id(subscription, Kind.OPENING, start)
-        lines = self._advance(subscription, start, scope)
-        if not lines:
-            return None
-        version = self._version(subscription, start)
-        return self._biller.store(Bill(scope, Kind.OPENING, 0, subscription, version, Period(start, start), lines))
-
-    def _period(self, subscription: Subscription, version: PlanVersion, billing: BillingPeriod) -> Invoice | Waiting:
-        """Make the invoice of a closed period: its usage, the next one's advance, and what came late for others."""
-        period = billing.period
-        settled = settlement(period.end, self._clock, self._options.window)
-        if isinstance(settled, NotYet):
-            return _wait(subscription, period, settled)
-        customer = load_customer(self._connection, subscription.customer)
-        broken = self._biller.broken_proof(customer, version.plan.meters, period)
-        if broken is not None:
-            return _wait(subscription, period, broken)
-        scope = self._id(subscription, Kind.PERIOD, period.start)
-        (readings,) = read_usage(self._connection, customer.user_ids, version.plan.meters, [period])
-        rated = rate_arrears(version.plan, billing, usage_of(readings), scope=scope)
-        lines = (*map(from_rated, rated), *self._advance(subscription, period.end, scope))
-        adjusted = self._biller.adjust(subscription, customer, scope)
-        bill = Bill(scope, Kind.PERIOD, 0, subscription, version, period, lines, adjusted, settled.without)
-        return self._biller.store(bill, rated=rated, readings=readings)
-
-    def _adjustment(self, subscription: Subscription) -> Invoice | None:
-        """Make an invoice of adjustments alone, for a subscription that has ended and so has no next one."""
-        found = rows(self._connection, "last_period", {"subscription": subscription.id})
-        if not found or found[0]["period_end"] > self._at:
-            return None
-        last = found[0]
-        period = Period(last["period_start"].astimezone(UTC), last["period_end"].astimezone(UTC))
-        sequence = last["adjustments"]
-        scope = self._id(subscription, Kind.ADJUSTMENT, period.start, sequence)
-        customer = load_customer(self._connection, subscription.customer)
-        adjusted = self._biller.adjust(subscription, customer, scope)
-        if not adjusted:
-            return None
-        version = self._biller.version(last["plan"], last["plan_version"])
-        return self._biller.store(Bill(scope, Kind.ADJUSTMENT, sequence, subscription, version, period, (), adjusted))
-
-    def _advance(self, subscription: Subscription, start: datetime, scope: str) -> tuple[InvoiceLine, ...]:
-        """Return the lines of what is paid in advance for the period that begins at `start`, if one does."""
-        plan = self._version(subscription, start).plan
-        billing = billing_period(plan.cycle, _span(subscription), start)
-        return () if billing is None else tuple(map(from_rated, rate_advance(plan, billing, scope=scope)))
-
-    def _version(self, subscription: Subscription, start: datetime) -> PlanVersion:
-        return version_at(self._versions[subscription.plan], start)
-
-    def _id(self, subscription: Subscription, kind: Kind, start: datetime, sequence: int = 0) -> str:
-        return invoice_id(self._biller.ledger, subscription.id, kind, start, sequence)
+    def _examine(self, account: Account, step: Step, doubts: Doubts) -> "Work | Waiting | None":
+        """Return what has to be known for a step, or what it waits for: a dry run waits for nothing, and says so."""
+        note = Note()
+        if step.kind is Kind.PERIOD:
+            settled = settlement(step.period.end, self._clock, self._options.window)
+            note = Note(preview=settled) if isinstance(settled, NotYet) else Note(closed_without=settled.without)
+        costs = []
+        for cost in step.costs:
+            broken = next(filter(None, (doubts.about(account.customer, need) for need in needs_of(cost))), None)
+            if broken is None or cost.role is not Role.CLOSED:
+                costs.append(cost)  # what a closed period comes to now is left for the next invoice
+                note = replace(note, preview=note.preview or broken)
+        if note.preview is not None and not self._options.dry_run:
+            account.done = True
+            return None if step.kind is Kind.THRESHOLD else _waiting(account, step.period, note.preview)
+        return Work(account, replace(step, costs=tuple(costs)), note)
 
 
-def _wait(subscription: Subscription, period: Period, why: NotYet) -> Waiting:
-    return Waiting(subscription.customer, subscription.id, subscription.plan, period, why.reason, why.detail)
-
-
-def _span(subscription: Subscription) -> Span:
-    return Span(subscription.start, subscription.end, subscription.start)
+def _waiting(account: Account, period: Period, why: NotYet | SummedWindow) -> Waiting:
+    subscription = account.subscription
+    reason, detail = (why.code, why.message) if isinstance(why, SummedWindow) else (why.reason, why.detail)
+    plan = subscription.plan if account.current is None else account.current[0].plan.name
+    return Waiting(subscription.customer, subscription.id, plan, period, reason, detail)

@@ -1,22 +1,30 @@
 """Invoices, lines and what is billed so far, in Postgres."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
 import psycopg
 from psycopg.rows import DictRow, TupleRow, dict_row
 from psycopg.types.json import Jsonb
 
-from flusher.catalog.model import PlanVersion
-from flusher.invoicing.adjust import Billed
+from flusher.catalog.plan_reader import plan_table
+from flusher.invoicing.bill import Draft
+from flusher.invoicing.costs import Billed
 from flusher.invoicing.invoice import Delivery, Invoice, InvoiceLine, Kind, Point, Status
 from flusher.invoicing.settle import Clock, Producer
 from flusher.pricing.line import dimensions_of
 from flusher.pricing.period import Period
+from flusher.pricing.plan import Plan
 from flusher.sql import query
+from sidecar.contract.codes import TaximeterError
 
 Connection = psycopg.Connection[TupleRow]
+
+_TERMS_CACHED: Final = 10_000
 
 
 def rows(connection: Connection, name: str, values: Mapping[str, object] | None = None) -> list[DictRow]:
@@ -44,30 +52,30 @@ def read_clock(connection: Connection) -> Clock:
     return Clock(_utc(row["now"]), producers)
 
 
-def insert_invoice(connection: Connection, invoice: Invoice) -> bool:
-    """Store an invoice with its lines; False, and nothing stored, when the same one is stored already."""
-    values = {
-        "id": invoice.id,
-        "subscription": invoice.subscription,
-        "kind": invoice.kind.value,
-        "sequence": invoice.sequence,
-        "customer": invoice.customer,
-        "plan": invoice.plan,
-        "plan_version": invoice.plan_version,
-        "currency": invoice.currency,
-        "period_start": invoice.period.start,
-        "period_end": invoice.period.end,
-        "total": invoice.total,
-        "status": invoice.status.value,
-        "delivery": invoice.delivery.value,
-        "closed_without": list(invoice.closed_without),
-    }
-    if not rows(connection, "insert_invoice", values):
-        return False
+def insert_invoices(connection: Connection, drafts: Sequence[Draft]) -> None:
+    """Store invoices with their lines, and what is then billed, in the transaction that read the usage (rule 16).
+
+    Raises TaximeterError `invariant_broken` when one of them is there already: the subscription's lock is held.
+    """
+    if not drafts:
+        return
     with connection.cursor() as cursor:
-        lines = [_line_values(invoice.id, place, line) for place, line in enumerate(invoice.lines)]
-        cursor.executemany(query("insert_invoice_line"), lines)
-    return True
+        cursor.executemany(query("insert_terms"), _terms_values(drafts))
+        cursor.executemany(query("insert_invoice"), [_invoice_values(draft) for draft in drafts])
+        if cursor.rowcount != len(drafts):
+            ids = ", ".join(draft.invoice.id for draft in drafts[:3])
+            raise TaximeterError("invariant_broken", f"one of {ids} ... exists already, although its lock was held")
+        cursor.executemany(
+            query("insert_invoice_line"),
+            [
+                _line_values(draft.invoice.id, place, line)
+                for draft in drafts
+                for place, line in enumerate(draft.invoice.lines)
+            ],
+        )
+        cursor.executemany(
+            query("upsert_billed"), [_billed_values(draft.invoice, entry) for draft in drafts for entry in draft.billed]
+        )
 
 
 def load_invoices(connection: Connection, ids: Sequence[str]) -> list[Invoice]:
@@ -94,42 +102,62 @@ def undelivered(connection: Connection, *, at: datetime | None, customer: str | 
     return [row["id"] for row in rows(connection, "list_undelivered", {"at": at, "customer": customer})]
 
 
-def list_billed(connection: Connection, subscription: str) -> list[tuple[Billed, str, int]]:
-    """Return what was billed so far, each with the plan and the version that it was billed under."""
-    found = []
-    for row in rows(connection, "list_billed", {"subscription": subscription}):
-        period = Period(_utc(row["period_start"]), _utc(row["period_end"]))
-        billed = Billed(period, row["price"], row["meter"], row["quantity"], row["events"], row["amount"])
-        found.append((billed, row["plan"], row["plan_version"]))
-    return found
-
-
-def record_billed(connection: Connection, invoice: Invoice, version: PlanVersion, entries: Iterable[Billed]) -> None:
-    """Store what is billed so far, in the transaction that read the usage (rule 16)."""
-    values = [
-        {
-            "subscription": invoice.subscription,
-            "period_start": entry.period.start,
-            "period_end": entry.period.end,
-            "price": entry.price,
-            "meter": entry.meter,
-            "plan": version.plan.name,
-            "plan_version": version.version,
-            "quantity": entry.quantity,
-            "events": entry.events,
-            "amount": entry.amount,
-            "invoice": invoice.id,
-        }
-        for entry in entries
-    ]
-    with connection.cursor() as cursor:
-        cursor.executemany(query("upsert_billed"), values)
-
-
 def hold(connection: Connection, invoice: str, delivery: Delivery, reason: str, detail: str) -> None:
     """Park an invoice (`delivery` parked) or say why it waits (pending)."""
     values = {"invoice": invoice, "delivery": delivery.value, "reason": reason[:64], "detail": detail[:2000]}
     connection.execute(query("hold_invoice"), values)
+
+
+def _terms_values(drafts: Iterable[Draft]) -> list[dict[str, Any]]:
+    found = {terms_id(draft.terms.plan): draft.terms.plan for draft in drafts}
+    return [{"terms": name, "definition": Jsonb(plan_table(plan))} for name, plan in sorted(found.items())]
+
+
+@lru_cache(_TERMS_CACHED)
+def terms_id(plan: Plan) -> str:
+    """Return the id of terms: a hash of what they say."""
+    text = json.dumps(plan_table(plan), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _invoice_values(draft: Draft) -> dict[str, Any]:
+    invoice = draft.invoice
+    return {
+        "id": invoice.id,
+        "subscription": invoice.subscription,
+        "kind": invoice.kind.value,
+        "sequence": invoice.sequence,
+        "customer": invoice.customer,
+        "plan": invoice.plan,
+        "plan_version": invoice.plan_version,
+        "currency": invoice.currency,
+        "period_start": invoice.period.start,
+        "period_end": invoice.period.end,
+        "total": invoice.total,
+        "status": invoice.status.value,
+        "delivery": invoice.delivery.value,
+        "closed_without": list(invoice.closed_without),
+        "terms": terms_id(draft.terms.plan),
+        "zone": draft.zone,
+        "anchor": draft.terms.span.anchor,
+    }
+
+
+def _billed_values(invoice: Invoice, entry: Billed) -> dict[str, Any]:
+    return {
+        "subscription": invoice.subscription,
+        "cost_of": entry.key.cost_of,
+        "part": entry.key.part.value,
+        "kind": entry.key.kind.value,
+        "price": entry.key.name,
+        "period_start": entry.key.start,
+        "period_end": entry.end,
+        "meter": entry.meter,
+        "quantity": entry.quantity,
+        "events": entry.events,
+        "amount": entry.amount,
+        "invoice": invoice.id,
+    }
 
 
 def _line_values(invoice: str, place: int, line: InvoiceLine) -> dict[str, Any]:
@@ -148,6 +176,7 @@ def _line_values(invoice: str, place: int, line: InvoiceLine) -> dict[str, Any]:
         "quantity": line.quantity,
         "unit_price": line.unit_price,
         "amount": line.amount,
+        "working": line.working,
     }
 
 
@@ -164,6 +193,7 @@ def _line(row: DictRow) -> InvoiceLine:
         quantity=row["quantity"],
         unit_price=row["unit_price"],
         amount=row["amount"],
+        working=row["working"],
     )
 
 

@@ -152,16 +152,17 @@ def test_an_ended_subscription_gets_its_adjustments_on_an_invoice_of_their_own(w
     world.use("cus_1", 1000, utc(2025, 7, 5))
     world.run(utc(2025, 9, 1))
 
-    # When usage comes late, twice, and once negative
+    # When usage comes late, twice, once negative, and once more
     totals = []
-    for units in (100, 200, -50):
+    for units in (100, 200, -50, 60):
         world.use("cus_1", units, utc(2025, 7, 6))
         (invoice,) = world.run(utc(2025, 9, 1)).invoices
         totals.append(invoice.total)
 
-    assert totals == [Decimal("1.00"), Decimal("2.00"), Decimal("-0.50")]
+    # Then each is billed by itself, and the negative one is carried to the next
+    assert totals == [Decimal("1.00"), Decimal("2.00"), Decimal("0.00"), Decimal("0.10")]
     assert world.run(utc(2025, 9, 1)).invoices == []
-    assert world.counts()["invoices"] == 4
+    assert world.counts()["invoices"] == 5
 
 
 def test_late_usage_that_costs_nothing_makes_no_line_and_still_counts_later(world: World) -> None:

@@ -11,25 +11,98 @@ WHERE producers.retired_at IS NULL
 GROUP BY producers.producer, producers.host
 ORDER BY producers.producer
 
--- name: lock_subscription
--- One run at a time makes invoices of a subscription; released at the end of the transaction.
-SELECT id FROM subscriptions WHERE id = %(subscription)s FOR NO KEY UPDATE
+-- name: lock_subscriptions
+-- One run at a time makes invoices of a subscription; released at the end of the transaction. In one order, so that two
+-- runs wait for each other and never both for the other.
+SELECT id FROM subscriptions WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE
 
--- name: find_frontier
--- How far a subscription is invoiced: the end of its last closed period, and whether an opening invoice exists.
-SELECT max(period_end) FILTER (WHERE kind = 'period') AS frontier,
-       coalesce(bool_or(kind = 'opening'), false) AS opened
-FROM invoices WHERE subscription = %(subscription)s
+-- name: count_subscriptions
+-- How many there are, of a customer where it is given.
+SELECT count(*) FROM subscriptions WHERE %(customer)s::text IS NULL OR customer = %(customer)s
 
--- name: last_period
--- The last closed period of a subscription, and how many invoices of adjustments alone it has had.
-SELECT period_start, period_end, plan, plan_version, currency,
-       (SELECT count(*) FROM invoices AS later
-        WHERE later.subscription = invoices.subscription AND later.kind = 'adjustment'
-          AND later.period_start = invoices.period_start) AS adjustments
+-- name: list_accounts
+-- How far subscriptions are invoiced: their last closed period, and which other invoices there are.
+SELECT wanted.id AS subscription, last.period_start, last.period_end, last.plan, last.plan_version, last.terms,
+       last.zone, last.anchor, other.opened, other.adjustments, other.thresholds,
+       EXISTS (SELECT FROM late_releases WHERE subscription = wanted.id AND billed_at IS NULL) AS released
+FROM unnest(%(ids)s::text[]) AS wanted (id)
+LEFT JOIN LATERAL (
+    SELECT * FROM invoices WHERE subscription = wanted.id AND kind = 'period' ORDER BY period_start DESC LIMIT 1
+) AS last ON true
+CROSS JOIN LATERAL (
+    SELECT coalesce(bool_or(kind = 'opening'), false) AS opened,
+           count(*) FILTER (WHERE kind = 'adjustment' AND period_start = last.period_start) AS adjustments,
+           count(*) FILTER (WHERE kind = 'threshold' AND period_start >= coalesce(last.period_end, '-infinity'))
+               AS thresholds
+    FROM invoices WHERE subscription = wanted.id AND kind <> 'period'
+) AS other
+
+-- name: list_closed
+-- The closed periods of subscriptions that are still adjusted: of some all of them, of the rest those that end after
+-- the late limit. Oldest first.
+SELECT subscription, period_start, period_end, plan, plan_version, terms, zone, anchor
 FROM invoices
-WHERE subscription = %(subscription)s AND kind = 'period'
-ORDER BY period_start DESC LIMIT 1
+WHERE kind = 'period' AND subscription = ANY(%(ids)s)
+  AND (period_end > %(since)s OR subscription = ANY(%(all_of)s))
+ORDER BY subscription, period_start
+
+-- name: list_billed
+-- What was billed so far of subscriptions, for the periods that begin since a time of each.
+SELECT subscription, cost_of, part, kind, price, period_start, period_end, meter, quantity, events, amount
+FROM unnest(%(ids)s::text[], %(since)s::timestamptz[]) AS wanted (id, since)
+JOIN billed ON subscription = wanted.id AND cost_of >= wanted.since
+ORDER BY subscription, cost_of, part, kind, price, period_start
+
+-- name: upsert_billed
+-- Remember what is billed now of a charge.
+INSERT INTO billed
+    (subscription, cost_of, part, kind, price, period_start, period_end, meter, quantity, events, amount, invoice)
+VALUES
+    (%(subscription)s, %(cost_of)s, %(part)s, %(kind)s, %(price)s, %(period_start)s, %(period_end)s, %(meter)s,
+     %(quantity)s, %(events)s, %(amount)s, %(invoice)s)
+ON CONFLICT (subscription, cost_of, part, kind, price, period_start) DO UPDATE
+SET (period_end, meter, quantity, events, amount, invoice)
+    = (excluded.period_end, excluded.meter, excluded.quantity, excluded.events, excluded.amount, excluded.invoice)
+
+-- name: list_terms
+-- Terms by their hash.
+SELECT terms, definition FROM terms WHERE terms = ANY(%(terms)s)
+
+-- name: insert_terms
+-- Terms that may be there already.
+INSERT INTO terms (terms, definition) VALUES (%(terms)s, %(definition)s) ON CONFLICT DO NOTHING
+
+-- name: use_releases
+-- Late usage that was released is billed by now.
+UPDATE late_releases SET billed_at = now() WHERE billed_at IS NULL AND subscription = ANY(%(ids)s)
+
+-- name: release_late
+-- Let the late usage of a subscription be billed whatever its age.
+INSERT INTO late_releases (subscription, reason) VALUES (%(subscription)s, %(reason)s)
+
+-- name: open_discrepancies_of
+-- Open discrepancies between counters and stream that touch the usage of some users (rule 9).
+SELECT user_id, meter, window_start FROM discrepancies WHERE resolved_at IS NULL AND user_id = ANY(%(users)s)
+
+-- name: insert_invoice
+-- Store a new invoice; no row when there is one of this kind for the subscription and the period.
+INSERT INTO invoices
+    (id, subscription, kind, sequence, customer, plan, plan_version, currency, period_start, period_end, total, status,
+     delivery, closed_without, terms, zone, anchor, finalized_at)
+VALUES
+    (%(id)s, %(subscription)s, %(kind)s, %(sequence)s, %(customer)s, %(plan)s, %(plan_version)s, %(currency)s,
+     %(period_start)s, %(period_end)s, %(total)s, %(status)s, %(delivery)s, %(closed_without)s, %(terms)s, %(zone)s,
+     %(anchor)s, CASE WHEN %(status)s <> 'draft' THEN now() END)
+ON CONFLICT (subscription, kind, period_start, sequence) DO NOTHING
+
+-- name: insert_invoice_line
+-- Store a line of a new invoice.
+INSERT INTO invoice_line_records
+    (id, invoice, place, kind, price, meter, dimensions, tier, period_start, period_end, description, quantity,
+     unit_price, amount, working)
+VALUES
+    (%(id)s, %(invoice)s, %(place)s, %(kind)s, %(price)s, %(meter)s, %(dimensions)s, %(tier)s, %(period_start)s,
+     %(period_end)s, %(description)s, %(quantity)s, %(unit_price)s, %(amount)s, %(working)s)
 
 -- name: sum_usage
 -- What meters show for some users, by period; periods are whole 15-minute windows, numbered from 1.
@@ -57,27 +130,6 @@ WHERE event_time >= date_bin('15 minutes', %(start)s, 'epoch') AND event_time < 
 -- The meters as they were, by revision.
 SELECT revision, meters::text AS meters FROM revisions WHERE revision = ANY(%(revisions)s)
 
--- name: list_billed
--- What was billed so far for a subscription, oldest period first.
-SELECT period_start, period_end, price, meter, plan, plan_version, quantity, events, amount
-FROM billed WHERE subscription = %(subscription)s ORDER BY period_start, price
-
--- name: upsert_billed
--- Remember what is billed now for a price and a period.
-INSERT INTO billed
-    (subscription, period_start, price, period_end, meter, plan, plan_version, quantity, events, amount, invoice)
-VALUES
-    (%(subscription)s, %(period_start)s, %(price)s, %(period_end)s, %(meter)s, %(plan)s, %(plan_version)s,
-     %(quantity)s, %(events)s, %(amount)s, %(invoice)s)
-ON CONFLICT (subscription, period_start, price) DO UPDATE
-SET (quantity, events, amount, invoice) = (excluded.quantity, excluded.events, excluded.amount, excluded.invoice)
-
--- name: find_discrepancies
--- Open discrepancies between counters and stream that touch the usage of some users in a period (rule 9).
-SELECT count(*) FROM discrepancies
-WHERE resolved_at IS NULL AND user_id = ANY(%(users)s) AND meter = ANY(%(meters)s)
-  AND window_start > %(start)s::timestamptz - interval '15 minutes' AND window_start < %(end)s
-
 -- name: find_invoice_discrepancies
 -- Open discrepancies that touch what an invoice bills: its own period, and the periods that its lines are of.
 SELECT count(*) FROM discrepancies
@@ -96,27 +148,6 @@ WHERE resolved_at IS NULL AND user_id = ANY(%(users)s) AND EXISTS (
 -- name: open_hole_shards
 -- Shards on which records of a producer are known to be missing, and nobody has accepted it (rule 7).
 SELECT DISTINCT shard FROM holes WHERE accepted_at IS NULL
-
--- name: insert_invoice
--- Store a new invoice; no row when there is one of this kind for the subscription and the period.
-INSERT INTO invoices
-    (id, subscription, kind, sequence, customer, plan, plan_version, currency, period_start, period_end, total, status,
-     delivery, closed_without, finalized_at)
-VALUES
-    (%(id)s, %(subscription)s, %(kind)s, %(sequence)s, %(customer)s, %(plan)s, %(plan_version)s, %(currency)s,
-     %(period_start)s, %(period_end)s, %(total)s, %(status)s, %(delivery)s, %(closed_without)s,
-     CASE WHEN %(status)s <> 'draft' THEN now() END)
-ON CONFLICT (subscription, kind, period_start, sequence) DO NOTHING
-RETURNING id
-
--- name: insert_invoice_line
--- Store a line of a new invoice.
-INSERT INTO invoice_line_records
-    (id, invoice, place, kind, price, meter, dimensions, tier, period_start, period_end, description, quantity,
-     unit_price, amount)
-VALUES
-    (%(id)s, %(invoice)s, %(place)s, %(kind)s, %(price)s, %(meter)s, %(dimensions)s, %(tier)s, %(period_start)s,
-     %(period_end)s, %(description)s, %(quantity)s, %(unit_price)s, %(amount)s)
 
 -- name: find_invoices
 -- Invoices by id, in the order of the ids.

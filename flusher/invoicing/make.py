@@ -1,0 +1,112 @@
+"""Makes invoices of many subscriptions at once: reads what was used, rates it, draws credits, stores the result."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg.rows import TupleRow
+
+from flusher.catalog.timeline import Versions
+from flusher.invoicing import credit_store
+from flusher.invoicing.bill import Draft, Note, Seller, draft, with_credit
+from flusher.invoicing.costs import needs_of
+from flusher.invoicing.credits import Grant, after, grants_due
+from flusher.invoicing.due import Account, Step, close
+from flusher.invoicing.invoice import Invoice
+from flusher.invoicing.quantities import SummedWindow, read_usage
+from flusher.invoicing.store import insert_invoices
+from flusher.pricing.measure import Need, Reading
+
+Connection = psycopg.Connection[TupleRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """An invoice to be made: the step of an account that makes it, and what it says beside its lines."""
+
+    account: Account
+    step: Step
+    note: Note
+
+
+class Maker:
+    """Works in the caller's transaction, which holds the locks of the subscriptions."""
+
+    def __init__(self, connection: Connection, seller: Seller) -> None:
+        self._connection = connection
+        self._seller = seller
+        self._grants: dict[credit_store.Key, list[Grant]] = {}
+
+    def lock_credit(self, accounts: Sequence[Account], versions: Versions) -> None:
+        """Read what credit the accounts have, and hold it: two runs never draw one unit twice."""
+        keys = {
+            (account.subscription.customer, version.plan.currency)
+            for account in accounts
+            for step, _ in account.subscription.stretches
+            for version in versions[step.plan][-1:]
+        }
+        self._grants = credit_store.lock_grants(self._connection, sorted(keys))
+
+    def grant_credit(self, accounts: Sequence[Account]) -> None:
+        """Grant what the plans bring for the periods that the accounts are at, once."""
+        wanted: list[Grant] = []
+        for account in accounts:
+            if account.current is not None and account.current[0].plan.credits:
+                terms, billing = account.current
+                first = billing.period.start == terms.span.anchor
+                subscription = account.subscription
+                start = billing.period.start
+                wanted += grants_due(
+                    terms.plan.credits, subscription.id, subscription.customer, terms.plan.currency, start, first=first
+                )
+        self._keep(wanted)
+
+    def make(self, work: Sequence[Work]) -> Iterator[tuple[Account, Invoice | SummedWindow]]:
+        """Make the invoices, store them all, and yield each by its account; a SummedWindow for one that can't be."""
+        usages = self._read(work)
+        drafts: list[tuple[Work, Draft]] = []
+        for one, usage in zip(work, usages, strict=True):
+            if isinstance(usage, SummedWindow):
+                one.account.done = True
+                yield one.account, usage
+                continue
+            made = draft(one.account, one.step, usage, self._seller, one.note)
+            if made is not None:
+                drafts.append((one, self._pay(made)))
+        insert_invoices(self._connection, [made for _, made in drafts])
+        credit_store.record_draws(self._connection, {made.invoice.id: made.draws for _, made in drafts if made.draws})
+        self._keep([made.carried for _, made in drafts if made.carried is not None])
+        for one, made in drafts:
+            close(one.account, one.step, made.billed)
+            yield one.account, made.invoice
+
+    def _read(self, work: Sequence[Work]) -> list[dict[Need, Reading] | SummedWindow]:
+        wanted = [
+            (number, need)
+            for number, one in enumerate(work)
+            for need in dict.fromkeys(need for cost in one.step.costs for need in needs_of(cost))
+        ]
+        found: list[Any] = [{} for _ in work]
+        users = [one.account.customer.user_ids for one in work]
+        readings = read_usage(self._connection, [(users[number], need) for number, need in wanted])
+        for (number, need), reading in zip(wanted, readings, strict=True):
+            if isinstance(reading, SummedWindow):
+                found[number] = reading
+            elif not isinstance(found[number], SummedWindow):
+                found[number][need] = reading
+        return found
+
+    def _pay(self, made: Draft) -> Draft:
+        key = (made.invoice.customer, made.invoice.currency)
+        grants = self._grants.get(key, [])
+        paid = with_credit(made, grants, self._seller)
+        self._grants[key] = after(grants, paid.draws)
+        return paid
+
+    def _keep(self, grants: Sequence[Grant]) -> None:
+        """Store new grants, to be drawn from by the next invoices too."""
+        new = credit_store.grant(self._connection, grants)
+        for one in grants:
+            if one.id in new:
+                self._grants.setdefault((one.customer, one.currency), []).append(one)
