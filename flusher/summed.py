@@ -13,9 +13,8 @@ import msgspec
 from sidecar.contract.codec import Batch, Claim, numbers
 from sidecar.contract.event import Event, Identity, compact_units
 from sidecar.contract.identity import FINGERPRINT_BYTES, indexed_key
-from sidecar.contract.meters import PROPERTY_PREFIX, WINDOW_US, Revision, groups_of
+from sidecar.contract.meters import WINDOW_US, Revision, groups_of
 
-_SUMMABLE: Final = frozenset({"sum", "count"})
 _CACHED: Final = 4_096
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -100,16 +99,15 @@ def _event(claim: Claim, index: int, nanos: int, same: tuple[str, str, str, str,
 
 @lru_cache(_CACHED)
 def _kept(revision: Revision, event_type: str) -> frozenset[str] | None:
-    """Return the properties that meters of an event type read; None where it feeds other meters than sum and count.
+    """Return the properties that meters of an event type read; None where it feeds one that needs each event.
 
     This is the one place that says which events may be summed up.
     """
-    meters = [meter for meter in revision.meters if meter.event_type == event_type]
-    if any(meter.aggregation not in _SUMMABLE for meter in meters):
+    if revision.keeps_values(event_type):
         return None
-    names = {name for meter in meters for name in (*meter.group_by, *meter.filter)}
-    fields = {meter.field.removeprefix(PROPERTY_PREFIX) for meter in meters if meter.field != "units"}
-    return frozenset(names | fields)
+    meters = [meter for meter in revision.meters if meter.event_type == event_type]
+    names = {name for meter in meters for name in (*meter.group_by, *meter.filter, meter.property_name)}
+    return frozenset(name for name in names if name is not None)
 
 
 @lru_cache(_CACHED)
