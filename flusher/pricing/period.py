@@ -9,10 +9,12 @@ local time that a clock change skips is as much later as the clock was put forwa
 moment after the gap; of one that comes twice the first counts.
 """
 
+from calendar import monthrange
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
+from functools import lru_cache
 
 
 class Interval(StrEnum):
@@ -104,6 +106,7 @@ class Span:
 
 _MONTHS = {Interval.MONTH: 1, Interval.QUARTER: 3, Interval.YEAR: 12}
 _DAYS = {Interval.DAY: 1, Interval.WEEK: 7}
+_DAYS_OF_EVERY_MONTH = 28
 _FIRST_DAY = datetime(1, 1, 1, tzinfo=UTC).replace(tzinfo=None)
 """Where calendar cycles are counted from, on any clock: a year's, a quarter's and a month's first day, and a Monday."""
 ZONES_APART = timedelta(hours=26)
@@ -114,8 +117,9 @@ def add_months(start: datetime, months: int) -> datetime:
     """Return the same day and time `months` later, or the month's last day where there is no such day."""
     count = start.year * 12 + start.month - 1 + months
     year, month = divmod(count, 12)
-    first = start.replace(year=year, month=month + 1, day=1)
-    return first.replace(day=min(start.day, _days_in_month(first)))
+    if start.day <= _DAYS_OF_EVERY_MONTH:
+        return start.replace(year=year, month=month + 1)
+    return start.replace(year=year, month=month + 1, day=min(start.day, monthrange(year, month + 1)[1]))
 
 
 def period_containing(cycle: Cycle, anchor: datetime, instant: datetime, zone: tzinfo = UTC) -> Period:
@@ -123,8 +127,7 @@ def period_containing(cycle: Cycle, anchor: datetime, instant: datetime, zone: t
 
     `anchor` is when the subscription's billing begins; a calendar cycle doesn't look at it. Times are in UTC.
     """
-    number = _number(cycle, anchor, instant, zone)
-    return Period(_boundary(cycle, anchor, number, zone), _boundary(cycle, anchor, number + 1, zone))
+    return _numbered(cycle, None if cycle.anchor is Anchor.CALENDAR else anchor, instant, zone)[1]
 
 
 def period_number(cycle: Cycle, span: Span, instant: datetime) -> int:
@@ -132,7 +135,10 @@ def period_number(cycle: Cycle, span: Span, instant: datetime) -> int:
 
     0 is the first one, whole or not; for a billing period ask with the start of its `full`.
     """
-    return _number(cycle, span.anchor, instant, span.zone) - _number(cycle, span.anchor, span.anchor, span.zone)
+    if cycle.anchor is Anchor.ANNIVERSARY:
+        return _numbered(cycle, span.anchor, instant, span.zone)[0]
+    first = _numbered(cycle, None, span.anchor, span.zone)[0]
+    return _numbered(cycle, None, instant, span.zone)[0] - first
 
 
 def billing_period(cycle: Cycle, span: Span, at: datetime) -> BillingPeriod | None:
@@ -169,43 +175,40 @@ def billing_periods(cycle: Cycle, span: Span, until: datetime) -> Iterator[Billi
         at = found.period.end
 
 
-def _number(cycle: Cycle, anchor: datetime, instant: datetime, zone: tzinfo) -> int:
-    """Return the number of the period that holds `instant`, counted from the origin of the cycle."""
-    origin, local = _origin(cycle, anchor, zone), _local(instant, zone)
+@lru_cache(4_096)
+def _numbered(cycle: Cycle, anchor: datetime | None, instant: datetime, zone: tzinfo) -> tuple[int, Period]:
+    """Return the period that holds `instant` and its number from the anchor, or from year 1 for a calendar cycle.
+
+    Remembered, because a run asks for the same calendar month a hundred thousand times.
+    """
+    origin = _FIRST_DAY if anchor is None else _local(anchor, zone)
+    local = _local(instant, zone)
+
+    def boundary(number: int) -> datetime:
+        if number == 0 and anchor is not None:
+            return anchor
+        if cycle.interval in _DAYS:
+            day = origin + number * timedelta(days=_DAYS[cycle.interval])
+        else:
+            day = add_months(origin, number * _MONTHS[cycle.interval])
+        return day.replace(tzinfo=zone).astimezone(UTC)
+
     if cycle.interval in _DAYS:
         number = (local - origin) // timedelta(days=_DAYS[cycle.interval])
     else:
         number = ((local.year - origin.year) * 12 + local.month - origin.month) // _MONTHS[cycle.interval]
     # A month's day may not have come yet, and a clock change may lie between the local time and the boundary.
-    while _boundary(cycle, anchor, number, zone) > instant:
+    start = boundary(number)
+    while start > instant:
         number -= 1
-    while _boundary(cycle, anchor, number + 1, zone) <= instant:
+        start = boundary(number)
+    end = boundary(number + 1)
+    while end <= instant:
         number += 1
-    return number
-
-
-def _boundary(cycle: Cycle, anchor: datetime, number: int, zone: tzinfo) -> datetime:
-    """Return when the period of that number begins."""
-    if number == 0 and cycle.anchor is Anchor.ANNIVERSARY:
-        return anchor
-    origin = _origin(cycle, anchor, zone)
-    if cycle.interval in _DAYS:
-        local = origin + number * timedelta(days=_DAYS[cycle.interval])
-    else:
-        local = add_months(origin, number * _MONTHS[cycle.interval])
-    return local.replace(tzinfo=zone) if zone is UTC else local.replace(tzinfo=zone).astimezone(UTC)
-
-
-def _origin(cycle: Cycle, anchor: datetime, zone: tzinfo) -> datetime:
-    """Return the local time that a cycle's periods are counted from."""
-    return _FIRST_DAY if cycle.anchor is Anchor.CALENDAR else _local(anchor, zone)
+        start, end = end, boundary(number + 1)
+    return number, Period(start, end)
 
 
 def _local(instant: datetime, zone: tzinfo) -> datetime:
     """Return what clocks in a zone show at an instant, as a time without a zone; of the first of two."""
-    return (instant if zone is UTC else instant.astimezone(zone)).replace(tzinfo=None, fold=0)
-
-
-def _days_in_month(first: datetime) -> int:
-    """Return how many days the month that begins at `first` has."""
-    return ((first + timedelta(days=31)).replace(day=1) - first).days
+    return instant.astimezone(zone).replace(tzinfo=None, fold=0)
