@@ -17,6 +17,7 @@ from flusher.source import Sealed, Source, random_token
 from flusher.store import DataRefused
 from flusher.summed import KeyedRows
 from flusher.totals import day_totals
+from flusher.voids import Void, Voiding, fed_by, voids_of
 from sidecar.contract.codec import decode_batch
 from sidecar.contract.meters import Amount, Counter
 
@@ -33,6 +34,7 @@ class Drained:
     conflicts: int = 0
     quarantined: int = 0
     discrepancies: int = 0
+    voided: int = 0
     again: bool = False
 
     def add(self, other: "Drained") -> None:
@@ -43,11 +45,12 @@ class Drained:
         self.conflicts += other.conflicts
         self.quarantined += other.quarantined
         self.discrepancies += other.discrepancies
+        self.voided += other.voided
         self.again = self.again or other.again
 
     def as_json(self) -> dict[str, int]:
         """Return the figures that commands report."""
-        names = ("epochs", "events", "duplicates", "conflicts", "quarantined", "discrepancies")
+        names = ("epochs", "events", "duplicates", "conflicts", "quarantined", "discrepancies", "voided")
         return {name: getattr(self, name) for name in names}
 
 
@@ -67,6 +70,7 @@ class _Epoch:
     differences: Counters = field(default_factory=dict)  # what counts beyond that: mostly nothing
     tallies: dict[str, Tally] = field(default_factory=dict)
     watermarks_us: dict[str, int] = field(default_factory=dict)
+    voiding: Voiding = field(default_factory=Voiding)
 
 
 class Drain:
@@ -108,14 +112,17 @@ class Drain:
         return drained
 
     def _mentioned(self, shard: int, generation: str, sealed: Sealed) -> set[Counter]:
-        """Return the counters that events of the epoch feed."""
+        """Return the counters that events of the epoch feed, or that its voids took something from."""
         gathered = Gathered()
+        voids: list[Void] = []
         for entries in self._source.entries(shard, generation, sealed.token):
             for entry in entries:
                 if entry is not None:
                     with suppress(msgspec.DecodeError):  # it is in quarantine
-                        gathered.add(decode_batch(entry.record))
-        fed: Counters = {}
+                        batch = decode_batch(entry.record)
+                        gathered.add(batch)
+                        voids += [void for _, void in voids_of(batch)]
+        fed = fed_by(self._ledger.voided(voids), self._ledger)
         gathered.fold(self._ledger.revision, fed)
         return set(fed)
 
@@ -150,8 +157,10 @@ class Drain:
             raise
         usage = sum_of(epoch.streamed, epoch.differences)
         self._ledger.add_usage(shard, usage)
+        voided, lowered = epoch.voiding.take_out(self._ledger, shard)
         drained = self._finish(shard, sealed, epoch, counters)
-        return drained, {*counters, *epoch.streamed, *usage}
+        drained.voided = voided
+        return drained, {*counters, *epoch.streamed, *usage, *lowered}
 
     def _hear(self, shard: int, epoch: _Epoch, entry: Entry | None, taken: list[Taken]) -> None:
         epoch.entries += 1
@@ -185,6 +194,7 @@ class Drain:
             epoch.tallies.setdefault(entry.producer, Tally()).add(Outcome.QUARANTINED, events, nanos)
         else:
             taken.append((entry, batch))
+            epoch.voiding.hear(batch)
             watermark_us = max(batch.watermark_us, epoch.watermarks_us.get(entry.producer, NO_FLOOR_US))
             epoch.watermarks_us[entry.producer] = watermark_us
         epoch.marks[entry.producer] = Mark(entry.after, entry.running)

@@ -7,6 +7,7 @@ from flusher.law import NOTHING_REFUSED, Case, Court, Decision, Outcome, claim_k
 from flusher.ledger import Ledger, LedgerRow
 from flusher.store import DataRefused
 from flusher.summed import KeyedRows, Summing
+from flusher.voids import stored_voids
 from sidecar.contract.codec import Batch
 from sidecar.contract.codes import TaximeterError
 
@@ -56,6 +57,7 @@ class Inserter:
         court.settle(self._ledger.insert(self._shard, court.cases))
         self._ledger.store_claims({key: court.claims[key] for key in court.changed_claims})
         self._ledger.store_refused(self._shard, court.cases)
+        self._ledger.store_voids(self._shard, stored_voids(court.cases))
         return court.cases
 
     def _summing(self, taken: Sequence[Taken]) -> Summing:

@@ -19,6 +19,7 @@ from flusher.law import NO_FLOOR_US, Case, ClaimState, Outcome, Stored, Tally
 from flusher.recount import Recount
 from flusher.sql import query
 from flusher.store import DataRefused, Store
+from flusher.voids import Void, Voided
 from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.codes import TaximeterError, TryAgainError
@@ -303,6 +304,35 @@ class Ledger:
                 known = (shard, entry.producer, entry.after.sequence, decision.reason, detail, entry.record)
                 self.quarantine(*known, 1, event.nanos, place)
 
+    # -- voids ------------------------------------------------------------------------------------------------------
+
+    def store_voids(self, shard: int, voids: Sequence[Void]) -> None:
+        """Keep new voids: they wait for their events."""
+        if voids:
+            self._run("insert_voids", rows.voids(shard, voids))
+
+    def take_voided(self, shard: int, first_us: int, last_us: int, limit: int) -> list[Voided]:
+        """Mark events between two times that voids wait for and that are stored as cancelled, and return them."""
+        span = {"shard": shard, "first_us": first_us, "last_us": last_us, "limit": limit}
+        voided = [rows.voided(row) for row in self._rows("find_voided", span)]
+        with self._connection.cursor() as cursor:
+            cursor.executemany(query("mark_voided"), [{"time_us": one.time_us, "key": one.key} for one in voided])
+        return voided
+
+    def voided(self, voids: Sequence[Void]) -> list[Voided]:
+        """Return the events that these voids have cancelled."""
+        wanted = {"times_us": [void.time_us for void in voids], "keys": [void.key for void in voids]}
+        return [rows.voided(row) for row in self._rows("read_voided", wanted)] if voids else []
+
+    def lower_usage(self, counters: Mapping[Counter, Amount]) -> None:
+        """Take amounts out of the usage of counters. Raises TaximeterError `invariant_broken` where there is none."""
+        ordered = list(counters)
+        for first in range(0, len(ordered), TOTALS_CHUNK):
+            chunk = ordered[first : first + TOTALS_CHUNK]
+            lowered = self._connection.execute(query("lower_usage"), rows.amounts(chunk, counters)).rowcount
+            if lowered != len(chunk):
+                raise TaximeterError("invariant_broken", "an event is cancelled that usage does not have")
+
     def quarantine(
         self,
         shard: int,
@@ -328,9 +358,7 @@ class Ledger:
         ordered = sorted(counters)
         for first in range(0, len(ordered), TOTALS_CHUNK):
             chunk = ordered[first : first + TOTALS_CHUNK]
-            units = [to_decimal(counters[counter].nanos) for counter in chunk]
-            events = [counters[counter].events for counter in chunk]
-            self._run("upsert_usage", {"shard": shard, "units": units, "events": events} | rows.columns(chunk))
+            self._run("upsert_usage", {"shard": shard} | rows.amounts(chunk, counters))
 
     def totals(self, counters: Iterable[Counter]) -> dict[Counter, Amount]:
         """Return the usage of counters by now."""

@@ -14,6 +14,7 @@ from flusher.law import Case, Outcome, Tally, tally
 from flusher.ledger import Ledger
 from flusher.source import random_token
 from flusher.sql import query
+from flusher.voids import Voiding
 from sidecar.contract.codec import Batch, Claim, Position, Running, decode_batch
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.columns import Columns
@@ -190,12 +191,14 @@ def _move(connection: psycopg.Connection[TupleRow], held: _Held, outcomes: Tally
 
 
 def _add_usage(ledger: Ledger, shard: int, cases: list[Case]) -> None:
-    gathered = Gathered()
+    gathered, voiding = Gathered(), Voiding()
     for case in cases:
         gathered.add_places(case.batch, case.singles())
+        voiding.hear(case.batch)
     usage: Counters = {}
     gathered.fold(ledger.revision, usage)
-    if usage:
-        ledger.add_usage(shard, usage)
+    ledger.add_usage(shard, usage)
+    voided, _ = voiding.take_out(ledger, shard)
+    if usage or voided:
         # Redis's totals lack them: a fresh token has the next cycle write a new generation from Postgres (rule 5).
         ledger.store_token(shard, random_token())

@@ -1,17 +1,19 @@
 """The forms of the ledger's rows: what goes into statements, and what comes out of them. Pure."""
 
 import struct
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
 
 from flusher.law import Case, Decision
 from flusher.summed import Sum
+from flusher.voids import Void, Voided
 from sidecar.contract.codec import Batch, numbers
 from sidecar.contract.event import Content, Event
 from sidecar.contract.identity import FINGERPRINT_BYTES, KEY_BYTES
-from sidecar.contract.meters import Counter
-from sidecar.contract.units import format_units
+from sidecar.contract.meters import Amount, Counter
+from sidecar.contract.units import format_units, from_decimal, to_decimal
 
 # -- COPY in binary: what a content's rows share is packed once, the rest is joined
 
@@ -164,6 +166,24 @@ def columns(counters: Sequence[Counter]) -> dict[str, list[Any]]:
         "dimensions": [counter.dimensions for counter in counters],
         "windows": [counter.window for counter in counters],
     }
+
+
+def amounts(counters: Sequence[Counter], of: Mapping[Counter, Amount]) -> dict[str, list[Any]]:
+    """Return counters and their amounts as columns."""
+    units = [to_decimal(of[counter].nanos) for counter in counters]
+    return columns(counters) | {"units": units, "events": [of[counter].events for counter in counters]}
+
+
+def voids(shard: int, new: Sequence[Void]) -> dict[str, Any]:
+    """Return the parameters of `insert_voids`."""
+    names = ("times_us", "keys", "users", "sources", "ids", "reasons", "received_us")
+    return {"shard": shard} | {name: list(column) for name, column in zip(names, zip(*new, strict=True), strict=True)}
+
+
+def voided(row: tuple[Any, ...]) -> Voided:
+    """Return a row of `find_voided` or `read_voided`."""
+    key, time_us, user_id, event_type, revision, units, properties = row
+    return Voided(key, time_us, user_id, event_type, revision, from_decimal(Decimal(units)), properties)
 
 
 def ranges(indices: Set[int]) -> str:

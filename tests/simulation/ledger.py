@@ -12,6 +12,7 @@ from flusher.law import NO_FLOOR_US, Case, ClaimState, Outcome, Stored
 from flusher.ledger import Advance, LedgerRow, Mark
 from flusher.store import DataRefused
 from flusher.totals import day_totals
+from flusher.voids import Void, Voided
 from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.codes import TaximeterError
@@ -283,6 +284,36 @@ class MemoryLedger(LedgerSession):
         row = (shard, producer, sequence, reason, record, events, nanos, place)
         self._statement().put("quarantine", (self._database.next_serial(),), row)
 
+    # -- voids
+
+    def store_voids(self, shard: int, voids: Sequence[Void]) -> None:
+        """Keeps new voids."""
+        for void in voids:
+            self._statement().put("voids", (void.time_us, void.key), (shard, void, False))
+
+    def take_voided(self, shard: int, first_us: int, last_us: int, limit: int) -> list[Voided]:
+        """Marks stored events that voids wait for, and returns them."""
+        session = self._statement()
+        found: list[Voided] = []
+        for key, (at, void, voided) in list(session.rows("voids")):
+            event = session.get("events", key)
+            if at == shard and not voided and first_us <= void.time_us <= last_us and event is not None:
+                session.put("voids", key, (shard, void, True))
+                found.append(_voided(event))
+        return found
+
+    def voided(self, voids: Sequence[Void]) -> list[Voided]:
+        """Returns the events that these voids have cancelled."""
+        session = self._statement()
+        keys = {(void.time_us, void.key) for void in voids}
+        return [_voided(session.get("events", key)) for key, row in session.rows("voids") if key in keys and row[2]]
+
+    def lower_usage(self, counters: Mapping[Counter, Amount]) -> None:
+        """Takes amounts out of the usage of counters."""
+        for counter, amount in counters.items():
+            for shard, _ in [key for key, _ in self._statement().rows("usage") if key[1] == counter]:
+                self.add_usage(shard, {counter: Amount(-amount.nanos, -amount.events)})
+
     # -- usage
 
     def add_usage(self, shard: int, counters: Mapping[Counter, Amount]) -> None:
@@ -321,13 +352,20 @@ class MemoryLedger(LedgerSession):
         for key, row in open_rows:
             shard, _, counter = row[:3]
             counted: dict[Counter, Amount] = {}
-            for _, (_, _, revision, event, parts) in session.rows("events"):
-                _count(self.revision(revision), event, len(parts), counted)
+            voided = {key for key, row in session.rows("voids") if row[2]}
+            for key, (_, _, revision, event, parts) in session.rows("events"):
+                if key not in voided:
+                    _count(self.revision(revision), event, len(parts), counted)
             usage = session.get("usage", (shard, counter)) or (0, 0)
             if Amount(*usage) == counted.get(counter, Amount()):
                 session.put("discrepancies", key, (*row[:5], True))
                 resolved += 1
         return resolved
+
+
+def _voided(row: tuple[int, str, int, Event, tuple[int, ...]]) -> Voided:
+    _, _, revision, event, _ = row
+    return Voided(event.key, event.time_us, event.user_id, event.event_type, revision, event.nanos, event.properties)
 
 
 def _count(revision: Revision, event: Event, events: int, into: dict[Counter, Amount]) -> None:

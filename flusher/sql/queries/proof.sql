@@ -68,12 +68,12 @@ WHERE date_trunc('month', moment, 'UTC') NOT IN (SELECT month FROM dropped_event
 ORDER BY 1
 
 -- name: recount_events
--- Events in groups that feed the same counters: by properties only where a meter reads them.
+-- Events that count in groups that feed the same counters: by properties only where a meter reads them.
 SELECT user_id, event_type, revision, floor(extract(epoch FROM event_time) / 900)::bigint AS win,
        CASE WHEN event_type = ANY(%(detailed)s) THEN coalesce(properties::text, '') ELSE '' END AS seen,
        sum(units)::text, sum(events)::bigint
 FROM events
-WHERE shard = %(shard)s AND event_time >= %(start)s AND event_time < %(end)s
+WHERE shard = %(shard)s AND event_time >= %(start)s AND event_time < %(end)s AND voided_at IS NULL
 GROUP BY 1, 2, 3, 4, 5
 
 -- name: recount_one
@@ -84,6 +84,7 @@ FROM events
 WHERE user_id = %(user)s
   AND event_time >= 'epoch'::timestamptz + %(window)s * interval '15 minutes'
   AND event_time < 'epoch'::timestamptz + (%(window)s + 1) * interval '15 minutes'
+  AND voided_at IS NULL
 GROUP BY 1, 2, 3, 4, 5
 
 -- name: recount_usage

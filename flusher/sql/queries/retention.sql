@@ -89,7 +89,7 @@ FROM (
       AND boundary.at <> date_bin('15 minutes', boundary.at, 'epoch')
 ) AS cut
 JOIN events ON event_time >= cut.window_start AND event_time < cut.window_start + interval '15 minutes'
-WHERE shard = %(shard)s AND (
+WHERE shard = %(shard)s AND voided_at IS NULL AND (
     user_id = cut.customer OR user_id IN (SELECT user_id FROM customer_users WHERE customer = cut.customer)
 )
 ON CONFLICT DO NOTHING

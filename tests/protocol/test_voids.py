@@ -1,0 +1,420 @@
+"""Voids on real servers: each cancels an event once, before or after it comes, whatever dies in between."""
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import closing
+from decimal import Decimal
+from pathlib import Path
+
+import msgspec
+import pytest
+import redis
+
+from flusher import drain, voids
+from flusher.catalog_store import apply_catalog
+from flusher.database import connect
+from flusher.law import Outcome
+from flusher.ledger import Ledger
+from flusher.quarantine import retry
+from flusher.source import Source
+from flusher.summed import KeyedRows
+from flusher.worker import Worker
+from sidecar.contract.event import VOID_TYPE, Event, Identity
+from sidecar.contract.identity import fingerprint, void_key
+from sidecar.contract.meters import WINDOW_US, Amount, Counter, Meter, encode_meters
+from sidecar.contract.units import NANO, from_decimal
+from tests.protocol.system import System, an_event, indexed
+from tests.protocol.test_proof import prove
+
+DAY_US = 86_400_000_000
+NOW_US = time.time_ns() // 1000 // DAY_US * DAY_US  # live usage holds recent days
+SIDECARS = ("a", "b")
+SHARDS = 3
+OPERATIONS = 40
+
+
+def a_void(event: Event, reason: str = "a mistake", *, time_us: int | None = None) -> Event:
+    """Returns the void of an event, as reading would make it."""
+    time_us = event.time_us if time_us is None else time_us
+    properties = json.dumps({"reason": reason}, separators=(",", ":"))
+    return Event(
+        void_key(event.key, time_us),
+        fingerprint(f"{properties}|{time_us}".encode()),
+        Identity.TIMED,
+        0,
+        time_us,
+        event.user_id,
+        event.source,
+        event.id,
+        VOID_TYPE,
+        0,
+        properties,
+    )
+
+
+def recent(
+    name: str, *, user_id: str = "cus_1", event_type: str = "api_call", nanos: int = NANO, properties: str = ""
+) -> Event:
+    """Returns an event of today."""
+    known = an_event(name, user_id=user_id, event_type=event_type, nanos=nanos, properties=properties)
+    return msgspec.structs.replace(known, time_us=NOW_US)
+
+
+async def settle(system: System) -> None:
+    """Drains, and proves that everything is right."""
+    await system.flush()
+    proof = await prove(system)
+    assert proof.ok, proof.as_json()
+
+
+async def live_nanos(system: System, user_id: str = "cus_1") -> int:
+    """Returns what live usage shows of today."""
+    live = await system.live(user_id, start_us=NOW_US, end_us=NOW_US + DAY_US)
+    return live.get("api_call", 0)
+
+
+def waiting(system: System) -> list[bool]:
+    """Returns of every void whether it waits for its event."""
+    return [voided_at is None for (voided_at,) in system.rows("SELECT voided_at FROM void_list ORDER BY id")]
+
+
+@pytest.mark.parametrize("order", ["together", "behind", "before", "later", "long before"])
+async def test_an_event_and_its_void_come_to_nothing_in_whatever_order_they_come(system: System, order: str) -> None:
+    # given an event that stays, and one that is cancelled
+    event = recent("e-1", nanos=5 * NANO)
+    stays, void = recent("e-2", nanos=2 * NANO), a_void(event)
+    orders: dict[str, list[list[Event] | str]] = {
+        "together": [[stays, event, void]],
+        "behind": [[stays, void, event]],
+        "before": [[void], [stays, event]],
+        "later": [[stays, event], "drain", [void]],
+        "long before": [[void], "drain", [stays], "drain", [event]],
+    }
+    # when they come
+    for step in orders[order]:
+        if isinstance(step, str):
+            await settle(system)
+        else:
+            assert (await system.send(step)).duplicates == ()
+    await settle(system)
+    # then only the other one counts, everywhere
+    assert system.usage() == {("cus_1", "api_call"): (Decimal(2), 1)}
+    assert await live_nanos(system) == 2 * NANO
+    assert system.rows("SELECT id FROM event_list") == [("e-2",)]
+    assert system.rows("SELECT id, reason, voided_at IS NULL FROM void_list") == [("e-1", "a mistake", False)]
+    assert system.rows("SELECT count(*) FROM events") == [(3,)]
+
+
+async def test_a_voided_id_stays_used_and_a_void_is_made_once(system: System) -> None:
+    event, void = recent("e-1"), a_void(recent("e-1"))
+    other_payload, other_reason = recent("e-1", nanos=7 * NANO), a_void(event, "another one")
+    await system.send([event])
+    await system.send([void])
+
+    async def repeated() -> None:
+        # when everything is sent again, then the same is a duplicate and something else a conflict
+        receipt = await system.send([event, void, other_payload, other_reason])
+        assert (receipt.duplicates, receipt.conflicts) == ((0, 1), (2, 3))
+        drained = await system.flush()
+        assert (drained.duplicates, drained.conflicts, drained.voided) == (2, 2, 0)
+
+    assert (await system.flush()).voided == 1
+    await repeated()
+    # also where Redis has forgotten everything: Postgres decides
+    client = redis.Redis.from_url(system.redis_url)
+    client.flushall()
+    client.close()
+    await system.flush()
+    receipt = await system.send([event, void])
+    assert receipt.duplicates == ()
+    drained = await system.flush()
+    assert (drained.events, drained.duplicates, drained.conflicts, drained.voided) == (0, 2, 0, 0)
+    # and nothing has come back
+    assert system.usage() == {("cus_1", "api_call"): (Decimal(0), 0)}
+    assert await live_nanos(system) == 0
+    assert system.rows("SELECT reason FROM void_list") == [("a mistake",)]
+    await settle(system)
+
+
+async def test_a_void_of_nothing_waits_and_is_in_nobodys_way(system: System) -> None:
+    # given voids that name a wrong time, a wrong id, another user's event
+    event = recent("e-2")
+    wrong = [a_void(event, time_us=NOW_US + 1), a_void(recent("e-1")), a_void(recent("e-3", user_id="cus_2"))]
+    await system.send([event, *wrong])
+    await settle(system)
+    assert system.usage() == {("cus_1", "api_call"): (Decimal(1), 1)}
+    assert waiting(system) == [True, True, True]
+    # when the right one comes
+    receipt = await system.send([a_void(event)])
+    await settle(system)
+    # then it is none of theirs
+    assert receipt.duplicates == ()
+    assert system.usage() == {("cus_1", "api_call"): (Decimal(0), 0)}
+    assert sorted(waiting(system)) == [False, True, True, True]
+
+
+async def test_an_id_without_a_timestamp_is_voided_at_the_time_that_it_was_given(system: System) -> None:
+    await system.send([an_event("e-1", time_us=None)])
+    await system.flush()
+    ((time_us,),) = system.rows("SELECT (extract(epoch FROM event_time) * 1000000)::bigint FROM event_list")
+    await system.send([a_void(an_event("e-1"), time_us=time_us)])
+    await settle(system)
+    assert system.usage() == {("cus_1", "api_call"): (Decimal(0), 0)}
+
+
+async def test_what_a_void_takes_out_is_what_was_counted_under_the_meters_of_then(system: System) -> None:
+    # given an event that was counted under meters that read its properties, and other meters since
+    def apply(number: int, meters: Sequence[Meter]) -> None:
+        with connect(system.database_url) as connection:
+            text = encode_meters(meters).decode()
+            connection.execute("INSERT INTO revisions (revision, meters) VALUES (%s, %s)", (number, text))
+
+    def traffic(name: str) -> Meter:
+        wanted: dict[str, tuple[str, ...]] = {"region": ("eu", "us")}
+        return Meter(name, "api_call", "sum", "properties.bytes", group_by=("region",), filter=wanted)
+
+    def sent(name: str, amount: str) -> Event:
+        return recent(name, properties=f'{{"bytes":{amount},"region":"eu"}}')
+
+    def used() -> dict[str, tuple[Decimal, int]]:
+        found = system.rows('SELECT meter, units, events FROM usage WHERE dimensions = \'{"region": "eu"}\'')
+        return {meter: (units, events) for meter, units, events in found}
+
+    first, second = sent("e-1", "0.30"), sent("e-2", "41")
+    apply(1, [traffic("old")])
+    ingest = await system.sidecar()
+    await system.until(lambda: ingest.revision.number == 1)
+    await system.send([first, second])
+    await system.flush()
+    apply(2, [traffic("new"), Meter("voids", VOID_TYPE, "count")])
+    await system.until(lambda: ingest.revision.number == 2)
+    await system.send([sent("e-3", "5")])
+    await system.flush()
+    assert used() == {"old": (Decimal("41.3"), 2), "new": (Decimal(5), 1)}
+    # when it is voided
+    await system.send([a_void(first)])
+    await settle(system)
+    # then it is taken out of what it was counted in, and no meter counts the void
+    assert used() == {"old": (Decimal(41), 1), "new": (Decimal(5), 1)}
+    assert system.rows("SELECT count(*) FROM usage") == [(2,)]
+
+
+async def test_a_flusher_that_dies_between_commit_and_publishing_leaves_nothing_behind_in_redis(system: System) -> None:
+    # given an event that is published, and a flusher that dies before it publishes that it is voided
+    event = recent("e-1")
+    await system.send([event, recent("e-2", user_id="cus_2")])
+    await settle(system)
+    assert await live_nanos(system) == NANO
+
+    class Killed(BaseException):
+        pass
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    await system.send([a_void(event)])
+    doomed = Worker.connect(system.redis_url, system.database_url)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Source, "publish", dies)
+        with pytest.raises(Killed):
+            await asyncio.to_thread(doomed.run_once)
+    doomed.close()
+    assert system.usage()["cus_1", "api_call"] == (Decimal(0), 0)
+    assert await live_nanos(system) == NANO
+    # when another one goes on
+    await settle(system)
+    # then live usage shows it
+    assert await live_nanos(system) == 0
+    assert await live_nanos(system, "cus_2") == NANO
+
+
+async def test_live_usage_shows_a_voided_event_until_the_next_drain(system: System) -> None:
+    await system.send([recent("e-1")])
+    await system.send([a_void(recent("e-1"))])
+    assert await live_nanos(system) == NANO
+    await system.flush()
+    assert await live_nanos(system) == 0
+
+
+async def test_a_void_without_an_event_and_one_that_only_looks_like_one_do_no_harm(system: System) -> None:
+    # given what a faulty or older sidecar may let in under the reserved type
+    event = recent("e-1")
+    looks_like = [
+        recent("e-2", event_type=VOID_TYPE, nanos=5 * NANO, properties='{"reason":"x"}'),
+        msgspec.structs.replace(an_event(), event_type=VOID_TYPE),
+        msgspec.structs.replace(a_void(event), properties='{"reason":7}'),
+        msgspec.structs.replace(a_void(recent("e-3")), properties=""),
+    ]
+    await system.send([event, *looks_like])
+    await settle(system)
+    assert system.usage() == {("cus_1", "api_call"): (Decimal(1), 1)}
+    assert system.rows("SELECT count(*) FROM voids") == [(0,)]
+
+
+async def test_an_event_in_quarantine_is_voided_when_it_is_counted_after_all(system: System) -> None:
+    # given an event that is quarantined, and its void, which came in time
+    event = an_event("e-1", nanos=5 * NANO)
+    with connect(system.database_url) as connection:
+        connection.execute("UPDATE ledger SET event_floor = '2025-08-01'")
+    await system.send([event])
+    assert (await system.flush()).quarantined == 1
+    with connect(system.database_url) as connection:
+        connection.execute("UPDATE ledger SET event_floor = '-infinity'")
+    await system.send([a_void(event), an_event("e-2")])
+    await settle(system)
+    assert waiting(system) == [True]
+    # when it is retried
+    ((number,),) = system.rows("SELECT quarantined FROM quarantine")
+    with closing(Ledger(system.database_url)) as ledger:
+        assert (await asyncio.to_thread(retry, ledger, number))[Outcome.INSERTED] == 1
+    # then it is stored, and does not count
+    await settle(system)
+    assert system.usage() == {("cus_1", "api_call"): (Decimal(1), 1)}
+    assert waiting(system) == [False]
+
+
+async def test_a_void_in_quarantine_cancels_when_it_is_retried_and_one_below_the_floor_is_refused(
+    system: System,
+) -> None:
+    # given a void of a time at or before which all is closed (rule 15)
+    event = an_event("e-1")
+    await system.send([event])
+    await system.flush()
+    with connect(system.database_url) as connection:
+        connection.execute("UPDATE ledger SET event_floor = '2025-08-01'")
+    await system.send([a_void(event)])
+    drained = await system.flush()
+    # then it is held in quarantine, and cancels nothing
+    assert (drained.quarantined, drained.voided) == (1, 0)
+    assert system.rows("SELECT reason FROM quarantine") == [("too_old",)]
+    assert system.usage() == {("cus_1", "api_call"): (Decimal(1), 1)}
+    await settle(system)
+    # and when it can be counted after all, live usage follows too
+    with connect(system.database_url) as connection:
+        connection.execute("UPDATE ledger SET event_floor = '-infinity'")
+    ((number,),) = system.rows("SELECT quarantined FROM quarantine")
+    with closing(Ledger(system.database_url)) as ledger:
+        await asyncio.to_thread(retry, ledger, number)
+    await settle(system)
+    assert system.usage() == {("cus_1", "api_call"): (Decimal(0), 0)}
+
+
+async def test_a_discrepancy_closes_on_what_is_left_after_a_void(system: System) -> None:
+    event = recent("e-1")
+    await system.send([event, recent("e-2")])
+    await system.send([a_void(event)])
+    await system.flush()
+    with connect(system.database_url) as connection, closing(Ledger(system.database_url)) as ledger:
+        counter = Counter("cus_1", "api_call", NOW_US // WINDOW_US, "{}")
+        with ledger.transaction():
+            ledger.record_discrepancy(0, "epoch", counter, Amount(NANO, 1), Amount())
+            assert ledger.resolve_discrepancies() == 1
+        assert connection.execute("SELECT resolved_at IS NULL FROM discrepancies").fetchall() == [(False,)]
+
+
+async def test_events_under_a_key_are_summed_up_beside_voids_of_events_with_ids(system: System) -> None:
+    # given a flusher that keeps sums, and a request under a key with an event that has an id
+    system.worker.close()
+    system.worker = Worker.connect(system.redis_url, system.database_url, keyed_rows=KeyedRows.SUMMED)
+    with connect(system.database_url, autocommit=True) as connection:
+        apply_catalog(connection, '[[meters]]\nname = "calls"\nevent_type = "api_call"\n')
+    keyed = [*indexed([recent("", nanos=NANO) for _ in range(4)], "k"), recent("e-1", nanos=5 * NANO)]
+    await system.send(keyed, key="k", digest=b"1" * 16)
+    # when that one is voided, and the request repeated
+    await system.send([a_void(keyed[-1])])
+    await system.send(keyed, key="k", digest=b"1" * 16)
+    await settle(system)
+    # then the sum stays
+    assert system.rows("SELECT units, events FROM usage") == [(Decimal(4), 4)]
+
+
+class Model:
+    """What counts, as a dictionary sees it: the first payload of every identity that no void names."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, Event] = {}
+
+    def accept(self, event: Event) -> str:
+        """Returns what becomes of an event or a void."""
+        first = self.known.setdefault(event.key, event)
+        if first is event:
+            return "accepted"
+        return "duplicate" if first.fingerprint == event.fingerprint else "conflict"
+
+    def usage(self) -> dict[tuple[str, str], tuple[int, int]]:
+        """Returns nanos and events by user and meter; of whoever had events, also where none is left."""
+        found: dict[tuple[str, str], tuple[int, int]] = {}
+        for event in self.known.values():
+            if event.event_type == VOID_TYPE:
+                continue
+            nanos, events = found.get((event.user_id, event.event_type), (0, 0))
+            counts = void_key(event.key, event.time_us) not in self.known
+            amount = (nanos + event.nanos, events + 1) if counts else (nanos, events)
+            found[event.user_id, event.event_type] = amount
+        return found
+
+
+@pytest.fixture
+async def wide(make_database: Callable[..., str], redis_url: str, tmp_path: Path) -> AsyncIterator[System]:
+    made = System(redis_url, make_database(shards=SHARDS), tmp_path)
+    for name in SIDECARS:
+        await made.sidecar(name)
+    yield made
+    await made.close()
+
+
+def some_event(number: int, rng: random.Random) -> Event:
+    """Returns the event of a number: mostly with the payload that it always has."""
+    payload = random.Random(number if rng.random() < 0.95 else rng.random())
+    return an_event(
+        f"e-{number}",
+        user_id=f"cus_{number % 5}",
+        event_type=payload.choice(["api_call", "tokens"]),
+        nanos=payload.randrange(-(10**12), 10**15),
+        time_us=NOW_US - number % 40 * 600_000_000,
+    )
+
+
+def of(system: System) -> dict[tuple[str, str], tuple[int, int]]:
+    return {place: (from_decimal(units), events) for place, (units, events) in system.usage().items()}
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_any_interleaving_of_events_voids_repeats_and_drains_counts_like_a_dictionary(
+    wide: System, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given drains that take a few events at a time, and voids a few at a time
+    monkeypatch.setattr(drain, "CHUNK_EVENTS", 7)
+    monkeypatch.setattr(voids, "TAKEN_AT_ONCE", 3)
+    rng, model = random.Random(seed), Model()
+    for operation in range(OPERATIONS):
+        batch: list[Event] = []
+        for _ in range(rng.randrange(1, 20)):
+            event = some_event(rng.randrange(80), rng)
+            reason = "a mistake" if rng.random() < 0.9 else "another one"
+            batch.append(event if rng.random() < 0.6 else a_void(event, reason))
+        expected = [model.accept(event) for event in batch]
+        receipt = await wide.send(batch, to=rng.choice(SIDECARS))
+        # then each answer says what the dictionary says
+        for what, places in (("duplicate", receipt.duplicates), ("conflict", receipt.conflicts)):
+            assert list(places) == [place for place, found in enumerate(expected) if found == what], (seed, operation)
+        if rng.random() < 0.3:
+            await wide.flush()
+    await settle(wide)
+    assert of(wide) == model.usage()
+    # when everything is voided
+    rest = [event for event in model.known.values() if event.event_type != VOID_TYPE]
+    await wide.send([a_void(event, "all of it") for event in rest])
+    await settle(wide)
+    # then nothing is left, in Postgres, in Redis, and after Redis was rebuilt from nothing
+    client = redis.Redis.from_url(wide.redis_url)
+    client.flushall()
+    client.close()
+    await settle(wide)
+    assert set(of(wide).values()) == {(0, 0)}
+    for user in range(5):
+        live = await wide.live(f"cus_{user}", start_us=NOW_US - DAY_US, end_us=NOW_US + DAY_US)
+        assert set(live.values()) <= {0}
