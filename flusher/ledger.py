@@ -19,6 +19,7 @@ from flusher.law import NO_FLOOR_US, Case, ClaimState, Outcome, Stored, Tally
 from flusher.recount import Recount
 from flusher.sql import query
 from flusher.store import DataRefused, Store
+from flusher.values import Valued, delete_values
 from flusher.voids import Void, Voided
 from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
@@ -315,8 +316,10 @@ class Ledger:
         """Mark events between two times that voids wait for and that are stored as cancelled, and return them."""
         span = {"shard": shard, "first_us": first_us, "last_us": last_us, "limit": limit}
         voided = [rows.voided(row) for row in self._rows("find_voided", span)]
-        with self._connection.cursor() as cursor:
-            cursor.executemany(query("mark_voided"), [{"time_us": one.time_us, "key": one.key} for one in voided])
+        if voided:
+            with self._connection.cursor() as cursor:
+                cursor.executemany(query("mark_voided"), [{"time_us": one.time_us, "key": one.key} for one in voided])
+            delete_values(self._connection, [Valued(one.user_id, one.time_us, one.key) for one in voided])
         return voided
 
     def voided(self, voids: Sequence[Void]) -> list[Voided]:

@@ -36,7 +36,7 @@ WHERE EXISTS (
 SELECT event_time, event_key, revision, event_type, units::text AS units, properties::text AS properties, events
 FROM events
 WHERE event_time >= date_bin('15 minutes', %(start)s, 'epoch') AND event_time < %(end)s AND user_id = %(user)s
-  AND (event_time >= %(start)s OR events > 1)
+  AND (event_time >= %(start)s OR events > 1) AND voided_at IS NULL
 UNION
 SELECT event_time, event_key, revision, event_type, units::text, properties::text, events
 FROM boundary_events
