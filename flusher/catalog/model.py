@@ -70,13 +70,9 @@ class Subscription:
     def stretches(self) -> tuple[tuple[PlanChange, datetime | None], ...]:
         """Each plan that it has, in order, and until when (None: open)."""
         steps = (PlanChange(self.start, self.plan, self.overrides), *self.changes)
-        ends = (*(step.at for step in self.changes), self.end)
-        kept = [
-            (step, end if self.end is None or end is None else min(end, self.end))
-            for step, end in zip(steps, ends, strict=True)
-            if self.end is None or step.at < self.end
-        ]
-        return tuple(kept)
+        if self.end is not None:
+            steps = tuple(step for step in steps if step.at < self.end)
+        return tuple(zip(steps, (*(step.at for step in steps[1:]), self.end), strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,4 +131,4 @@ def _meaning(meter: Meter) -> tuple[object, ...]:
     """Return what decides what a meter counts, in a form that ignores order."""
     read = None if meter.aggregation == "count" else meter.field
     values = {name: frozenset(allowed) for name, allowed in meter.filter.items()}
-    return meter.event_type, meter.aggregation, read, frozenset(meter.group_by), values
+    return meter.event_type, meter.aggregation, read, frozenset(meter.group_by), values, meter.keeps_values

@@ -7,10 +7,11 @@ a period never reaches over a cut. Every other version is taken by the periods t
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
+from typing import NamedTuple
 
 from flusher.catalog.model import NO_OVERRIDES, PlanChange, PlanVersion, Subscription, version_at
 from flusher.pricing.period import BillingPeriod, Span, billing_period, period_containing
-from flusher.pricing.plan import Overrides, Plan
+from flusher.pricing.plan import Plan
 
 Versions = Mapping[str, Sequence[PlanVersion]]
 """The versions of each plan, oldest first."""
@@ -45,7 +46,7 @@ def next_period(
     """
     first = billing_start(subscription, versions)
     at = max(at, first)
-    for step, start, end in _stretches(subscription, versions):
+    for step, start, end in _cut(subscription, versions):
         if start <= at and (end is None or at < end):
             terms = _terms(step, versions, at, Span(max(start, first), end, first, zone))
             billing = billing_period(terms.plan.cycle, terms.span, at)
@@ -55,37 +56,51 @@ def next_period(
 
 def terms_at(subscription: Subscription, versions: Versions, instant: datetime, zone: tzinfo = UTC) -> Terms | None:
     """Return what the subscription pays by at an instant; None before its billing begins and once it has ended."""
-    first = billing_start(subscription, versions)
-    for step, start, end in _stretches(subscription, versions):
-        if max(start, first) <= instant and (end is None or instant < end):
-            span = Span(max(start, first), end, first, zone)
-            return _terms(step, versions, _version_taken(step, versions, span, instant), span)
+    for found in timeline(subscription, versions, zone):
+        if found.start <= instant and (found.end is None or instant < found.end):
+            return found.terms
     return None
 
 
-def _version_taken(step: PlanChange, versions: Versions, span: Span, instant: datetime) -> datetime:
-    """Return when the period, or an earlier one of the same version, began that holds `instant`."""
-    at = span.start
-    own = versions[step.plan]
-    while later := [found.effective_at for found in own if at < found.effective_at <= instant]:
-        effective_at = min(later)
-        cycle = version_at(own, at).plan.cycle
-        billing = billing_period(cycle, span, at)
-        if billing is not None and effective_at <= billing.period.end:
-            taken = billing.period.end
-        else:
-            holding = period_containing(cycle, span.anchor, effective_at, span.zone)
-            taken = effective_at if holding.start == effective_at else holding.end
-        if taken > instant:
-            break
-        at = taken
-    return at
+class Stretch(NamedTuple):
+    """A subscription pays by one version of one plan from `start` until `end` (None: open)."""
+
+    start: datetime
+    end: datetime | None
+    terms: Terms
 
 
-def _stretches(
-    subscription: Subscription, versions: Versions
-) -> Iterator[tuple[PlanChange, datetime, datetime | None]]:
-    """Yield the stretches of a subscription in order: what it pays by, from when, until when (None: open)."""
+def timeline(subscription: Subscription, versions: Versions, zone: tzinfo = UTC) -> Iterator[Stretch]:
+    """Yield what a subscription pays by, from the start of its billing to its end, without gap or overlap."""
+    first = billing_start(subscription, versions)
+    for step, start, end in _cut(subscription, versions):
+        if end is not None and end <= first:
+            continue
+        span = Span(max(start, first), end, first, zone)
+        at, own = span.start, versions[step.plan]
+        while True:
+            terms = _terms(step, versions, at, span)
+            effective = min((found.effective_at for found in own if found.effective_at > at), default=None)
+            until = end if effective is None else _boundary(terms, at, effective)
+            if until is None or (end is not None and until >= end):
+                yield Stretch(at, end, terms)
+                break
+            yield Stretch(at, until, terms)
+            at = until
+
+
+def _boundary(terms: Terms, at: datetime, effective: datetime) -> datetime:
+    """Return where the first period begins, of those from `at` on, that begins at `effective` or later."""
+    billing = billing_period(terms.plan.cycle, terms.span, at)
+    if billing is not None and effective <= billing.period.end:
+        return billing.period.end
+    # The periods that follow are whole ones of the cycle.
+    holding = period_containing(terms.plan.cycle, terms.span.anchor, effective, terms.span.zone)
+    return effective if holding.start == effective else holding.end
+
+
+def _cut(subscription: Subscription, versions: Versions) -> Iterator[tuple[PlanChange, datetime, datetime | None]]:
+    """Yield each plan that the subscription has, from when, until when (None: open), cut where a version is at once."""
     for step, end in subscription.stretches:
         own = versions[step.plan]
         cuts = sorted(
@@ -98,16 +113,12 @@ def _stretches(
                 and (end is None or version.effective_at < end)
             }
         )
-        starts = [step.at, *cuts]
-        yield from ((step, start, until) for start, until in zip(starts, [*cuts, end], strict=True))
+        yield from ((step, start, until) for start, until in zip([step.at, *cuts], [*cuts, end], strict=True))
 
 
 def _terms(step: PlanChange, versions: Versions, start: datetime, span: Span) -> Terms:
     """Return the terms of a period that begins at `start`."""
     version = version_at(versions[step.plan], start)
-    return Terms(_under(version.plan, step.overrides), version.version, span)
-
-
-def _under(plan: Plan, overrides: Overrides) -> Plan:
-    """Return the plan under overrides; most subscriptions have none."""
-    return plan if overrides == NO_OVERRIDES else plan.under(overrides)
+    # Most subscriptions have no overrides.
+    plan = version.plan if step.overrides == NO_OVERRIDES else version.plan.under(step.overrides)
+    return Terms(plan, version.version, span)
