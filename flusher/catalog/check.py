@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from flusher.catalog.fitting import meter_problems
 from flusher.catalog.model import Catalog, Subscription
 from flusher.catalog.plan_reader import PRICES_MAX
+from flusher.catalog.price_reader import read_price
 from flusher.catalog.reader import Report, Table, shown
 
 Paths = Mapping[tuple[str, str], str]
@@ -28,7 +30,7 @@ def check_together(
 
 
 def _check_meters_named(report: Report, plans: Iterable[Table], paths: Paths, merged: Catalog) -> None:
-    """Note a price whose meter doesn't exist, or has no groups to price apart."""
+    """Note a price whose meter doesn't exist, or can't give what it asks for."""
     quiet = Report()
     for plan in plans:
         for price in Table(quiet, plan.path, plan.values).tables("prices", PRICES_MAX):
@@ -40,11 +42,9 @@ def _check_meters_named(report: Report, plans: Iterable[Table], paths: Paths, me
                     price.at("meter"),
                     f"expected the name of a meter, got {shown(name)}; add [[meters]] with this name",
                 )
-            elif price.values.get("per_group") is True and not merged.meters[name].group_by:
-                report.add(
-                    price.at("per_group"),
-                    f"expected a meter with group_by, got {shown(name)} without; leave per_group out",
-                )
+            elif (found := read_price(Table(Report(), "", price.values))) is not None:
+                for key, message in meter_problems(found, merged.meters[name]):
+                    report.add(price.at(key), message)
 
 
 def _check_plans_named(report: Report, subscriptions: Iterable[Table], paths: Paths, merged: Catalog) -> None:

@@ -1,56 +1,32 @@
-"""Reads a plan from its table, and writes it back as one: the form that a file and the database share."""
+"""Reads a plan, and what a subscription has otherwise, from tables, and writes them back: the form that a file and
+the database share."""
 
+from collections.abc import Sequence
 from decimal import Decimal
-from enum import StrEnum
 from typing import Final
 
-from flusher.catalog.reader import Table
+from flusher.catalog.fitting import interval_problems
+from flusher.catalog.price_reader import optional_amount, read_limits, read_price
+from flusher.catalog.price_table import TableOut, amounts_table, price_table
+from flusher.catalog.reader import Table, shown
 from flusher.pricing.money import CURRENCIES, Rounding, plain
 from flusher.pricing.period import Anchor, Cycle, Interval
-from flusher.pricing.plan import (
-    ChargeTime,
-    Fixed,
-    FixedPrice,
-    Graduated,
-    Package,
-    PerUnit,
-    Plan,
-    Price,
-    Tier,
-    UsageModel,
-    UsagePrice,
-    Volume,
-)
-from flusher.pricing.tiers import ZERO
+from flusher.pricing.plan import Commitment, Credit, Discount, Overrides, Plan, Price
 
+HUNDRED: Final = Decimal(100)
 PRICES_MAX: Final = 100
-TIERS_MAX: Final = 100
+DISCOUNTS_MAX: Final = 20
+CREDITS_MAX: Final = 20
+DAYS_MAX: Final = 36_500
+DURATION_MAX: Final = 100_000
+PRIORITY_MAX: Final = 1_000_000
 
-PLAN_KEYS: Final = ("name", "currency", "interval", "anchor", "rounding", "prices")
-PLAN_KEYS_LATER: Final = ("discounts", "credits", "commitment", "trial", "overrides", "minimum", "maximum")
-USAGE_KEYS: Final = ("name", "meter", "model", "free_units", "per_group")
-PRICE_KEYS_LATER: Final = ("minimum", "maximum", "interval", "prorate")
-MODELS_LATER: Final = ("stairstep", "percentage", "graduated_percentage", "matrix")
-
-
-class Model(StrEnum):
-    """The names of the models in a catalog."""
-
-    FIXED = "fixed"
-    PER_UNIT = "per_unit"
-    GRADUATED = "graduated"
-    VOLUME = "volume"
-    PACKAGE = "package"
-
-
-MODEL_KEYS: Final = {
-    Model.FIXED: ("name", "model", "amount", "charge"),
-    Model.PER_UNIT: (*USAGE_KEYS, "unit_price"),
-    Model.GRADUATED: (*USAGE_KEYS, "tiers"),
-    Model.VOLUME: (*USAGE_KEYS, "tiers"),
-    Model.PACKAGE: (*USAGE_KEYS, "package_size", "package_price"),
-}
-"""The keys of a price, by its model."""
+OWN_KEYS: Final = ("rounding", "discounts", "commitment", "credits", "trial")
+"""What a subscription has otherwise than its plan, and says itself."""
+INNER_KEYS: Final = ("prices", "minimum", "maximum", "threshold")
+"""What a subscription has otherwise than its plan, and says in `overrides`."""
+OVERRIDE_KEYS: Final = (*OWN_KEYS, *INNER_KEYS)
+PLAN_KEYS: Final = ("name", "currency", "interval", "anchor", *OVERRIDE_KEYS)
 
 
 def read_plan(table: Table) -> Plan | None:
@@ -59,24 +35,55 @@ def read_plan(table: Table) -> Plan | None:
     name = table.text("name")
     code = _currency(table)
     cycle = Cycle(table.choice("interval", Interval, Interval.MONTH), table.choice("anchor", Anchor, Anchor.CALENDAR))
-    rounding = table.choice("rounding", Rounding, Rounding.HALF_UP)
-    prices = [read_price(price) for price in table.tables("prices", PRICES_MAX, required=True)]
-    _distinct_names(table, prices)
-    table.only(PLAN_KEYS, PLAN_KEYS_LATER)
+    extras = _read(table, table, prices_required=True)
+    table.only(PLAN_KEYS)
     if not table.report.clean_since(mark):
         return None
-    return Plan(name, code, tuple(price for price in prices if price), cycle, rounding)
+    for key, message in interval_problems(extras, cycle.interval):
+        table.report.add(table.at(key), message)
+    return Plan(name, code, (), cycle).under(extras) if table.report.clean_since(mark) else None
 
 
-def read_price(table: Table) -> Price | None:
-    """Return the price of a table, or None when the table's report has a problem with it."""
+def read_overrides(table: Table) -> Overrides | None:
+    """Return what a subscription has otherwise, from a table of all of it, or None when there is a problem with it.
+
+    That is how it is stored (`overrides_table`).
+    """
     mark = table.report.mark()
-    model = table.choice("model", Model, None, MODELS_LATER)
-    if not table.report.clean_since(mark):
-        return None
-    table.only(MODEL_KEYS[model], PRICE_KEYS_LATER)
-    price = _fixed_price(table) if model is Model.FIXED else _usage_price(table, model)
-    return price if table.report.clean_since(mark) else None
+    overrides = _read(table, table)
+    table.only(OVERRIDE_KEYS)
+    return overrides if table.report.clean_since(mark) else None
+
+
+def read_own(subscription: Table) -> Overrides | None:
+    """Return what a subscription's entry in a file has otherwise than its plan, or None when there is a problem.
+
+    `OWN_KEYS` stand in the entry itself, `INNER_KEYS` in its table `overrides`. Other keys are left to the caller.
+    """
+    mark = subscription.report.mark()
+    inner = subscription.table("overrides")
+    overrides = _read(subscription, inner)
+    inner.only(INNER_KEYS)
+    return overrides if subscription.report.clean_since(mark) else None
+
+
+def _read(own: Table, inner: Table, *, prices_required: bool = False) -> Overrides:
+    """Return `OWN_KEYS` of one table and `INNER_KEYS` of another, or of the same."""
+    minimum, maximum = read_limits(inner)
+    threshold = optional_amount(inner, "threshold")
+    if threshold == 0:
+        inner.problem("threshold", "an amount above 0", "leave it out to bill at the end of periods alone")
+    return Overrides(
+        prices=_prices(inner, required=prices_required),
+        rounding=own.choice("rounding", Rounding, None) if own.has("rounding") else None,
+        minimum=minimum,
+        maximum=maximum,
+        discounts=_discounts(own),
+        commitment=_commitment(own) if own.has("commitment") else None,
+        credits=_credits(own),
+        trial_days=_trial_days(own) if own.has("trial") else None,
+        threshold=threshold,
+    )
 
 
 def _currency(table: Table) -> str:
@@ -88,116 +95,131 @@ def _currency(table: Table) -> str:
     return code
 
 
-def _distinct_names(table: Table, prices: list[Price | None]) -> None:
-    """Note a price whose name another one of the plan has."""
+def _prices(table: Table, *, required: bool) -> tuple[Price, ...]:
+    prices = [read_price(price) for price in table.tables("prices", PRICES_MAX, required=required)]
+    _distinct(table, "prices", [None if price is None else price.name for price in prices], "price")
+    return tuple(price for price in prices if price)
+
+
+def _distinct(table: Table, key: str, names: Sequence[str | None], noun: str) -> None:
+    """Note an entry whose name an earlier one has; None is one that can't be read."""
     seen: set[str] = set()
-    for number, price in enumerate(prices):
-        if price is not None and price.name in seen:
-            path = f"{table.at('prices')}[{number}].name"
-            table.report.add(path, f'"{price.name}" names an earlier price of this plan; give each its own name')
-        elif price is not None:
-            seen.add(price.name)
+    for number, name in enumerate(names):
+        if name is not None and name in seen:
+            path = f"{table.at(key)}[{number}].name"
+            table.report.add(path, f"{shown(name)} names an earlier {noun} of this plan; give each its own name")
+        elif name is not None:
+            seen.add(name)
 
 
-def _fixed_price(table: Table) -> FixedPrice:
-    return FixedPrice(
-        table.text("name"), Fixed(table.amount("amount"), table.choice("charge", ChargeTime, ChargeTime.IN_ARREARS))
+def _discounts(table: Table) -> tuple[Discount, ...]:
+    discounts = [_discount(one) for one in table.tables("discounts", DISCOUNTS_MAX)]
+    _distinct(table, "discounts", [discount.name for discount in discounts], "discount")
+    return tuple(discounts)
+
+
+def _discount(table: Table) -> Discount:
+    table.only(("name", "percent", "amount", "duration"))
+    percent = table.rate("percent") if table.has("percent") else None
+    amount = optional_amount(table, "amount")
+    if percent is not None and percent > HUNDRED:
+        table.problem("percent", "at most 100 percent")
+    if table.has("percent") == table.has("amount"):
+        came = "both" if table.has("percent") else "neither"
+        table.report.add(table.path, f"expected either percent or amount, got {came}")
+    duration = table.integer("duration", None, 1, DURATION_MAX) if table.has("duration") else None
+    return Discount(table.text("name", "discount"), percent, amount, duration)
+
+
+def _commitment(table: Table) -> Commitment:
+    inner = table.table("commitment")
+    inner.only(("amount", "interval"))
+    return Commitment(inner.amount("amount"), inner.choice("interval", Interval, None))
+
+
+def _credits(table: Table) -> tuple[Credit, ...]:
+    found = [_credit(one) for one in table.tables("credits", CREDITS_MAX)]
+    _distinct(table, "credits", [credit.name for credit in found], "credit")
+    return tuple(found)
+
+
+def _credit(table: Table) -> Credit:
+    table.only(("name", "amount", "priority", "expires_days", "cost_basis", "every_period"))
+    return Credit(
+        name=table.text("name", "credit"),
+        amount=table.amount("amount"),
+        priority=table.integer("priority", 100, 0, PRIORITY_MAX),
+        expires_days=table.integer("expires_days", None, 1, DAYS_MAX) if table.has("expires_days") else None,
+        cost_basis=table.amount("cost_basis", "1"),
+        every_period=table.flag("every_period", default=False),
     )
 
 
-def _usage_price(table: Table, model: Model) -> UsagePrice:
-    meter = table.text("meter")
-    return UsagePrice(
-        name=table.text("name", meter),
-        meter=meter,
-        model=_usage_model(table, model),
-        free_units=table.quantity("free_units", "0"),
-        per_group=table.flag("per_group", default=False),
-    )
+def _trial_days(table: Table) -> int:
+    inner = table.table("trial")
+    inner.only(("days",))
+    return inner.integer("days", None, 0, DAYS_MAX)
 
 
-def _usage_model(table: Table, model: Model) -> UsageModel:
-    match model:
-        case Model.GRADUATED:
-            return Graduated(_tiers(table))
-        case Model.VOLUME:
-            return Volume(_tiers(table))
-        case Model.PACKAGE:
-            size = table.quantity("package_size", above=ZERO)
-            return Package(size, table.amount("package_price"))
-        case _:
-            return PerUnit(table.amount("unit_price"))
+def plan_table(plan: Plan) -> TableOut:
+    """Return the plan as the table that `read_plan` reads: JSON values only, decimals as texts.
 
-
-def _tiers(table: Table) -> tuple[Tier, ...]:
-    """Return the tiers of a price: rising, the last one and no other without `up_to`."""
-    tables = list(table.tables("tiers", TIERS_MAX, required=True))
-    tiers: list[Tier] = []
-    below = ZERO
-    for number, tier in enumerate(tables, start=1):
-        tier.only(("up_to", "unit_price", "flat_fee"))
-        up_to = _up_to(tier, below, last=number == len(tables))
-        below = below if up_to is None else max(below, up_to)
-        if not tier.has("unit_price") and not tier.has("flat_fee"):
-            tier.report.add(tier.path, 'expected unit_price or flat_fee, got neither; write unit_price = "0" for free')
-        tiers.append(Tier(up_to, tier.amount("unit_price", "0"), tier.amount("flat_fee", "0")))
-    return tuple(tiers)
-
-
-def _up_to(tier: Table, below: Decimal, *, last: bool) -> Decimal | None:
-    """Return where a tier ends, None for the last."""
-    if last:
-        if tier.has("up_to"):
-            tier.problem("up_to", "none in the last tier", "the last tier holds all that is above; leave it out")
-        return None
-    if not tier.has("up_to"):
-        tier.problem("up_to", "a quantity", "only the last tier is without")
-        return None
-    return tier.quantity("up_to", above=below)
-
-
-def plan_table(plan: Plan) -> dict[str, object]:
-    """Return the plan as the table that `read_plan` reads: JSON values only, decimals as texts."""
+    What a plan doesn't have is left out, so that a plan keeps its table when plans learn something new.
+    """
     return {
         "name": plan.name,
         "currency": plan.currency,
         "interval": plan.cycle.interval.value,
         "anchor": plan.cycle.anchor.value,
-        "rounding": plan.rounding.value,
-        "prices": [_price_table(price) for price in plan.prices],
+        **_own_table(plan),
+        **_inner_table(plan),
     }
 
 
-def _price_table(price: Price) -> dict[str, object]:
-    if isinstance(price, FixedPrice):
-        fixed = price.model
-        return {
-            "name": price.name,
-            "model": Model.FIXED.value,
-            "amount": plain(fixed.amount),
-            "charge": fixed.charge.value,
-        }
+def overrides_table(overrides: Overrides) -> TableOut:
+    """Return what a subscription has otherwise as the table that `read_overrides` reads, without what it has not."""
+    return {**_own_table(overrides), **_inner_table(overrides)}
+
+
+def own_table(overrides: Overrides) -> TableOut:
+    """Return what a subscription has otherwise as keys of its entry in a file, which `read_own` reads."""
+    inner = _inner_table(overrides)
+    return {**_own_table(overrides), **({"overrides": inner} if inner else {})}
+
+
+def _own_table(of: Plan | Overrides) -> TableOut:
+    """Return `OWN_KEYS`, without those that are absent."""
+    table: TableOut = {}
+    if of.rounding is not None:
+        table["rounding"] = of.rounding.value
+    if of.discounts:
+        table["discounts"] = [_discount_table(discount) for discount in of.discounts]
+    if of.commitment is not None:
+        table["commitment"] = {"amount": plain(of.commitment.amount), "interval": of.commitment.interval.value}
+    if of.credits:
+        table["credits"] = [_credit_table(credit) for credit in of.credits]
+    if of.trial_days or (of.trial_days == 0 and isinstance(of, Overrides)):
+        table["trial"] = {"days": of.trial_days}
+    return table
+
+
+def _inner_table(of: Plan | Overrides) -> TableOut:
+    """Return `INNER_KEYS`, without those that are absent."""
+    prices = {"prices": [price_table(price) for price in of.prices]} if of.prices else {}
+    return {**prices, **amounts_table(minimum=of.minimum, maximum=of.maximum, threshold=of.threshold)}
+
+
+def _discount_table(discount: Discount) -> TableOut:
+    duration = {} if discount.duration is None else {"duration": discount.duration}
+    return {"name": discount.name, **amounts_table(percent=discount.percent, amount=discount.amount), **duration}
+
+
+def _credit_table(credit: Credit) -> TableOut:
     return {
-        "name": price.name,
-        "meter": price.meter,
-        **_model_table(price.model),
-        "free_units": plain(price.free_units),
-        "per_group": price.per_group,
+        "name": credit.name,
+        "amount": plain(credit.amount),
+        "priority": credit.priority,
+        **({} if credit.expires_days is None else {"expires_days": credit.expires_days}),
+        "cost_basis": plain(credit.cost_basis),
+        "every_period": credit.every_period,
     }
-
-
-def _model_table(model: UsageModel) -> dict[str, object]:
-    match model:
-        case PerUnit(unit_price):
-            return {"model": Model.PER_UNIT.value, "unit_price": plain(unit_price)}
-        case Graduated(tiers):
-            return {"model": Model.GRADUATED.value, "tiers": [_tier_table(tier) for tier in tiers]}
-        case Volume(tiers):
-            return {"model": Model.VOLUME.value, "tiers": [_tier_table(tier) for tier in tiers]}
-        case Package(size, price):
-            return {"model": Model.PACKAGE.value, "package_size": plain(size), "package_price": plain(price)}
-
-
-def _tier_table(tier: Tier) -> dict[str, object]:
-    end = {} if tier.up_to is None else {"up_to": plain(tier.up_to)}
-    return {**end, "unit_price": plain(tier.unit_price), "flat_fee": plain(tier.flat_fee)}

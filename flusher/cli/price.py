@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
 
-from flusher.catalog.plan_reader import Model, read_price
+from flusher.catalog.price_reader import Model, read_price
 from flusher.catalog.reader import QUANTITY_FORM, Report, Table, shown
 from flusher.pricing.line import Line, line_json, total
 from flusher.pricing.money import CURRENCIES, Rounding, currency, format_amount

@@ -69,7 +69,7 @@ PLAN_CASES = [
     (plan('name = "pro"\ncurrency = "usd"\ninterval = "fortnight"'), "plans[0].interval", 'one of "day", "week"'),
     (plan('name = "pro"\ncurrency = "usd"\nanchor = "start"'), "plans[0].anchor", '"calendar", "anniversary"'),
     (plan('name = "pro"\ncurrency = "usd"\nrounding = "down"'), "plans[0].rounding", '"half_up", "half_even"'),
-    (plan('name = "pro"\ncurrency = "usd"\ncredits = 5'), "plans[0].credits", "not supported yet"),
+    (plan('name = "pro"\ncurrency = "usd"\ncredits = 5'), "plans[0].credits", "an array of tables"),
     (plan('name = "pro"\ncurrency = "usd"\nintervall = "month"'), "plans[0].intervall", "did you mean interval?"),
     ('[[plans]]\nname = "pro"\ncurrency = "usd"\n', "plans[0].prices", "it is missing"),
     ('[[plans]]\nname = "pro"\ncurrency = "usd"\nprices = []\n', "plans[0].prices", "at least one"),
@@ -81,7 +81,7 @@ PLAN_CASES = [
 PRICE_CASES = [
     (price('meter = "api_call"'), "plans[0].prices[0].model", "it is missing"),
     (price('meter = "api_call"\nmodel = "flat"'), "plans[0].prices[0].model", 'one of "fixed", "per_unit"'),
-    (price('meter = "api_call"\nmodel = "matrix"'), "plans[0].prices[0].model", '"matrix" is not supported yet'),
+    (price('meter = "api_call"\nmodel = "matrix"'), "plans[0].prices[0].prices", "it is missing"),
     (price('model = "per_unit"\nunit_price = "1"'), "plans[0].prices[0].meter", "it is missing"),
     (
         price('meter = "calls"\nmodel = "per_unit"\nunit_price = "1"'),
@@ -118,9 +118,9 @@ PRICE_CASES = [
         "unknown key",
     ),
     (
-        price('meter = "api_call"\nmodel = "per_unit"\nunit_price = "1"\nminimum = "1"'),
+        price('meter = "api_call"\nmodel = "per_unit"\nunit_price = "1"\nminimum = "-1"'),
         "plans[0].prices[0].minimum",
-        "not supported yet",
+        "0 or more",
     ),
     (
         price('meter = "api_call"\nmodel = "per_unit"\nunit_price = "1"\nfree_units = "-1"'),
