@@ -32,6 +32,11 @@ class Metrics(Observer):
             ["outcome"],
             registry=self.registry,
         )
+        self.voided = Counter(
+            "taximeter_flusher_voided_events",
+            "Events that were taken out of usage because a void cancels them.",
+            registry=self.registry,
+        )
         self.epochs = Counter("taximeter_flusher_epochs", "Epochs that were drained.", registry=self.registry)
         self.discrepancies = Counter(
             "taximeter_flusher_discrepancies",
@@ -105,6 +110,7 @@ class Metrics(Observer):
         counts = (drained.events, drained.duplicates, drained.conflicts, drained.quarantined)
         for outcome, count in zip(_OUTCOMES, counts, strict=True):
             self.events.labels(outcome).inc(count)
+        self.voided.inc(drained.voided)
         self.epochs.inc(drained.epochs)
         self.discrepancies.inc(drained.discrepancies)
 

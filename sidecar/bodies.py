@@ -118,11 +118,18 @@ def _json(body: bytes, events_max: int) -> list[Found]:
     return _bounded(found, events_max)
 
 
-def _ndjson(body: bytes, events_max: int) -> list[Found]:
+def ndjson_lines(body: bytes, events_max: int) -> list[bytes]:
+    """Return the lines of a body that are not empty. Raises TaximeterError `too_many_events`."""
     if body.count(b"\n") > events_max:
         raise _too_many(events_max)
     lines = [line for line in without_lone_surrogates(body).split(b"\n") if line.strip(_JSON_SPACE)]
-    return _bounded(_each(JSON, lines), events_max)
+    if len(lines) > events_max:
+        raise _too_many(events_max)
+    return lines
+
+
+def _ndjson(body: bytes, events_max: int) -> list[Found]:
+    return _each(JSON, ndjson_lines(body, events_max))
 
 
 def _msgpack(body: bytes, events_max: int) -> list[Found]:

@@ -223,7 +223,10 @@ def _voids() -> _Schema:
     return {
         "summary": "Cancel events by identity and timestamp, each once, also before they come.",
         "parameters": [_KEY, _ATOMIC],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": one_or_more}}},
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": one_or_more}, "application/x-ndjson": {"schema": _ref("Void")}},
+        },
         "responses": {
             "200": _answer("Applied: what is a duplicate or a conflict is known.", _ref("Answer")),
             "202": _answer("Journaled: on disk here, and will be applied.", _ref("Answer")),

@@ -8,7 +8,15 @@ from typing import Annotated, Final
 
 import msgspec
 
-from sidecar.bodies import BodyType, Found, check_whole, is_json_array, json_pieces, without_lone_surrogates
+from sidecar.bodies import (
+    BodyType,
+    Found,
+    check_whole,
+    is_json_array,
+    json_pieces,
+    ndjson_lines,
+    without_lone_surrogates,
+)
 from sidecar.contract.event import STRING_BYTES_MAX, VOID_TYPE
 from sidecar.fields import Refusal, string_problem
 from sidecar.raw import EVENT, JSON, UNREADABLE, Form, Identifier, RawEvent
@@ -57,4 +65,8 @@ def _json(body: bytes, voids_max: int) -> list[Found]:
     return [_void(body)]
 
 
-VOID_TYPES: Final = {"application/json": BodyType(JSON, _json)}
+def _ndjson(body: bytes, voids_max: int) -> list[Found]:
+    return [_void(line) for line in ndjson_lines(body, voids_max)]
+
+
+VOID_TYPES: Final = {"application/json": BodyType(JSON, _json), "application/x-ndjson": BodyType(JSON, _ndjson)}

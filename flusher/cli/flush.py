@@ -38,6 +38,8 @@ def _summary(drained: Drained) -> str:
     lines = [f"{drained.events:,} new events in PostgreSQL, from {drained.epochs:,} epochs"]
     left_out = {"duplicates": drained.duplicates, "conflicts": drained.conflicts, "in quarantine": drained.quarantined}
     lines += [f"{count:,} {what}, not counted" for what, count in left_out.items() if count]
+    if drained.voided:
+        lines.append(f"{drained.voided:,} events cancelled by voids")
     if drained.discrepancies:
         lines.append(f"{drained.discrepancies:,} counters did not agree with the events; see `taximeter verify`")
     return "\n".join(lines) + "\n"

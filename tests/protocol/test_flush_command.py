@@ -32,6 +32,7 @@ async def test_flush_says_what_became_of_everything(system: System, capsys: pyte
         "conflicts": 1,
         "quarantined": 0,
         "discrepancies": 0,
+        "voided": 0,
     }
     assert json.loads(said.out)["epochs"] >= 1
     assert "redis: " in said.err

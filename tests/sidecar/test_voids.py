@@ -136,6 +136,14 @@ class TestTheEndpoint:
             assert (await post(client, VOID))[0] == 200
         assert len(served.core.submitted) == 2
 
+    async def test_a_line_of_ndjson_is_a_void(self, served: Served) -> None:
+        headers = {"Content-Type": "application/x-ndjson"}
+        body = b"\n".join([json.dumps(VOID).encode(), b" ", b'{"reason":'])
+        async with served.http.post("/v1/events/void", data=body, headers=headers) as response:
+            answer = await response.json()
+        assert (answer["accepted"], answer["rejected"]) == (1, 1)
+        assert [event.id for event in served.core.submitted[0].events] == ["e-1"]
+
     async def test_atomic_applies_nothing_of_a_body_with_a_bad_one(self, served: Served) -> None:
         status, answer = await post(served.http, [VOID, {}], "?atomic=true")
         assert (status, answer["code"], served.core.submitted) == (422, "no_event_accepted", [])
@@ -143,7 +151,7 @@ class TestTheEndpoint:
     async def test_bodies_are_json_and_options_are_known(self, served: Served) -> None:
         status, answer = await post(served.http, VOID, **{"Content-Type": "application/msgpack"})
         assert (status, answer["code"]) == (415, "content_type_unsupported")
-        assert answer["detail"].startswith("Content-Type: expected one of application/json, got")
+        assert answer["detail"].startswith("Content-Type: expected one of application/json, application/x-ndjson, got")
         status, answer = await post(served.http, VOID, "?return=ids")
         assert (status, answer["code"]) == (400, "query_invalid")
         status, answer = await post(served.http, 7)
