@@ -110,14 +110,20 @@ def load_customer(connection: Connection, customer_id: str) -> Customer:
 
 
 def load_subscriptions(
-    connection: Connection, customer: str | None = None, *, after: str | None = None, limit: int | None = None
+    connection: Connection,
+    customer: str | None = None,
+    *,
+    after: str | None = None,
+    upto: str | None = None,
+    limit: int | None = None,
 ) -> list[Subscription]:
     """Return every subscription, or a customer's, by customer and start.
 
-    With `after` or `limit` it is a page of them by id: at most `limit` that follow the id `after`.
+    With `after`, `upto` or `limit` it is a page of them by id: at most `limit` that follow the id `after`, as far as
+    the id `upto`.
     """
-    values: dict[str, object] = {"customer": customer, "after": after or "", "limit": limit}
-    paged = after is not None or limit is not None
+    values: dict[str, object] = {"customer": customer, "after": after or "", "upto": upto, "limit": limit}
+    paged = after is not None or upto is not None or limit is not None
     rows = _rows(connection, query("page_subscriptions" if paged else "list_subscriptions"), values)
     return [_subscription(row) for row in rows]
 

@@ -12,6 +12,7 @@ from flusher.catalog.plan_reader import read_plan
 from flusher.catalog.reader import Report, Table
 from flusher.catalog.timeline import Terms, Versions
 from flusher.catalog.zones import zone_named
+from flusher.catalog_store import load_customers_of, load_subscriptions
 from flusher.invoicing.costs import Billed, Key, Part
 from flusher.invoicing.due import Account, Closed
 from flusher.invoicing.store import rows
@@ -32,46 +33,36 @@ class Accounts:
         self._versions = versions
         self._plans: dict[str, Plan] = {}
 
-    def lock(
-        self,
-        subscriptions: Sequence[Subscription],
-        customers: Mapping[str, Customer],
-        since: datetime,
-        *,
-        everything: bool = False,
-    ) -> list[Account]:
-        """Lock subscriptions until the end of the transaction, and return how far each is billed.
+    def lock(self, customer: str | None, after: str, limit: int, since: datetime) -> list[Account]:
+        """Lock the next subscriptions after an id until the transaction ends, and return how far each is billed.
 
-        Periods that ended after `since` are adjusted, those of released subscriptions all, with `everything` all of
-        all.
+        At most `limit` of them, by id (of one customer where it is given); none when there are no more. Periods that
+        ended after `since` are adjusted, and all those of released subscriptions.
         """
-        ids = [subscription.id for subscription in subscriptions]
-        self._connection.execute(query("lock_subscriptions"), {"ids": ids})
-        found = {row["subscription"]: row for row in rows(self._connection, "list_accounts", {"ids": ids})}
-        released = [row["subscription"] for row in found.values() if row["released"] or everything]
-        accounts = {
-            subscription.id: self._account(subscription, customers[subscription.customer], found[subscription.id])
-            for subscription in subscriptions
-        }
+        self._connection.execute(query("wait_for_subscriptions"))
+        values = {"customer": customer, "after": after, "limit": limit}
+        ids = [row["id"] for row in rows(self._connection, "lock_subscriptions", values)]
+        if not ids:
+            return []
+        # Read when they are locked: nobody changes what they pay by from now on.
+        page = load_subscriptions(self._connection, customer, after=after, upto=ids[-1])
+        return self._load([found for found in page if found.id in set(ids)], since)
+
+    def _load(self, subscriptions: Sequence[Subscription], since: datetime) -> list[Account]:
+        customers = load_customers_of(self._connection, [found.customer for found in subscriptions])
+        ids = [found.id for found in subscriptions]
+        states = {row["subscription"]: row for row in rows(self._connection, "list_accounts", {"ids": ids})}
+        released = [name for name, row in states.items() if row["released"]]
         closed = rows(self._connection, "list_closed", {"ids": ids, "since": since, "all_of": released})
-        self._load_terms((*found.values(), *closed))
+        self._load_terms((*states.values(), *closed))
+        accounts = {found.id: _account(found, customers[found.customer], states[found.id]) for found in subscriptions}
         for row in closed:
             accounts[row["subscription"]].closed.append(self._closed(row))
-        for row in found.values():
+        for name, row in states.items():
             if row["period_start"] is not None:
-                accounts[row["subscription"]].last = self._closed(row)
+                accounts[name].last = self._closed(row)
         self._load_billed(accounts)
         return list(accounts.values())
-
-    def _account(self, subscription: Subscription, customer: Customer, row: Mapping[str, Any]) -> Account:
-        return Account(
-            subscription,
-            customer,
-            opened=row["opened"],
-            adjustments=row["adjustments"],
-            thresholds=row["thresholds"],
-            released=row["released"],
-        )
 
     def _load_billed(self, accounts: Mapping[str, Account]) -> None:
         """Read what was billed of the periods that are adjusted and of the running one; of all with a commitment."""
@@ -104,6 +95,17 @@ class Accounts:
         period = Period(row["period_start"].astimezone(UTC), row["period_end"].astimezone(UTC))
         span = Span(period.start, None, row["anchor"].astimezone(UTC), zone_named(row["zone"]))
         return Closed(period, Terms(self._plans[row["terms"]], row["plan_version"], span))
+
+
+def _account(subscription: Subscription, customer: Customer, row: Mapping[str, Any]) -> Account:
+    return Account(
+        subscription,
+        customer,
+        opened=row["opened"],
+        adjustments=row["adjustments"],
+        thresholds=row["thresholds"],
+        released=row["released"],
+    )
 
 
 def _billed(row: Mapping[str, Any]) -> Billed:

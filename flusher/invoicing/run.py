@@ -5,7 +5,7 @@ their lines and what is billed so far (rule 16). Two runs at once make one invoi
 holds it. A dry run is the same with every transaction rolled back, and doesn't wait for what is not settled.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -13,8 +13,7 @@ from typing import Final
 import psycopg
 from psycopg.rows import TupleRow
 
-from flusher.catalog.model import Subscription
-from flusher.catalog_store import load_customers_of, load_plan_versions, load_subscriptions
+from flusher.catalog_store import load_plan_versions
 from flusher.invoicing.accounts import Accounts
 from flusher.invoicing.bill import Note, Seller
 from flusher.invoicing.costs import Role, needs_of
@@ -98,15 +97,16 @@ def each_outcome(
     if options.preview and not options.dry_run:
         raise ValueError("a preview is a dry run")
     run = _Run(connection, options)
-    done, last = 0, None
+    done, last = 0, ""
     (counted,) = rows(connection, "count_subscriptions", {"customer": options.customer})
-    while subscriptions := load_subscriptions(connection, options.customer, after=last, limit=CHUNK):
-        progress(done, counted["count"])
+    while True:
+        progress(done, max(done, counted["count"]))
         with connection.transaction(force_rollback=options.dry_run):
-            outcomes = run.take(subscriptions)
+            accounts, outcomes = run.take(last)
         yield from outcomes
-        done, last = done + len(subscriptions), subscriptions[-1].id
-    progress(done, done)
+        if not accounts:
+            return
+        done, last = done + len(accounts), accounts[-1].subscription.id
 
 
 class _Run:
@@ -122,21 +122,22 @@ class _Run:
         self._accounts = Accounts(connection, self._versions)
         self._seller = Seller(ledger_of(connection)[0], options.stripe)
 
-    def take(self, subscriptions: Sequence[Subscription]) -> list[Invoice | Waiting]:
-        """Make the invoices of some subscriptions, one after the other of each, until none is due or one has to wait.
+    def take(self, after: str) -> tuple[list[Account], list[Invoice | Waiting]]:
+        """Make the invoices of the next subscriptions after an id, until none is due or one has to wait.
 
-        All in the transaction that the caller opened.
+        All in the transaction that the caller opened. Returns them, none when there are no more, and what became of
+        them.
         """
-        customers = load_customers_of(self._connection, [found.customer for found in subscriptions])
-        accounts = self._accounts.lock(subscriptions, customers, self._at - self._options.late_limit)
-        doubts = Doubts(self._connection, [user for found in customers.values() for user in found.user_ids])
+        options = self._options
+        accounts = self._accounts.lock(options.customer, after, CHUNK, self._at - options.late_limit)
+        doubts = Doubts(self._connection, [user for account in accounts for user in account.customer.user_ids])
         maker = Maker(self._connection, self._seller)
         maker.lock_credit(accounts, self._versions)
         outcomes: list[Invoice | Waiting] = []
         while active := [account for account in accounts if not account.done]:
             work: list[Work] = []
             for account in active:
-                step = next_step(account, self._versions, self._at, self._clock.now, preview=self._options.preview)
+                step = next_step(account, self._versions, self._at, self._clock.now, preview=options.preview)
                 found = None if step is None else self._examine(account, step, doubts)
                 if isinstance(found, Work):
                     work.append(found)
@@ -148,7 +149,7 @@ class _Run:
         released = [account.subscription.id for account in accounts if account.released]
         if released:
             self._connection.execute(query("use_releases"), {"ids": released})
-        return outcomes
+        return accounts, outcomes
 
     def _examine(self, account: Account, step: Step, doubts: Doubts) -> "Work | Waiting | None":
         """Return what has to be known for a step, or what it waits for: a dry run waits for nothing, and says so."""

@@ -40,7 +40,8 @@ ORDER BY customer, start_at, id
 -- name: page_subscriptions
 -- The subscriptions (of one customer where it is given) that come next after an id.
 SELECT * FROM subscription_terms
-WHERE id > %(after)s AND (%(customer)s::text IS NULL OR customer = %(customer)s)
+WHERE id > %(after)s AND (%(upto)s::text IS NULL OR id <= %(upto)s)
+  AND (%(customer)s::text IS NULL OR customer = %(customer)s)
 ORDER BY id LIMIT %(limit)s
 
 -- name: meters_with_usage

@@ -11,10 +11,17 @@ WHERE producers.retired_at IS NULL
 GROUP BY producers.producer, producers.host
 ORDER BY producers.producer
 
+-- name: wait_for_subscriptions
+-- How long to wait for another run that makes invoices of the same subscriptions.
+SELECT set_config('lock_timeout', '60s', true)
+
 -- name: lock_subscriptions
 -- One run at a time makes invoices of a subscription; released at the end of the transaction. In one order, so that two
 -- runs wait for each other and never both for the other.
-SELECT id FROM subscriptions WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE
+SELECT id FROM subscriptions
+WHERE id > %(after)s AND (%(customer)s::text IS NULL OR customer = %(customer)s)
+ORDER BY id LIMIT %(limit)s
+FOR NO KEY UPDATE
 
 -- name: count_subscriptions
 -- How many there are, of a customer where it is given.
