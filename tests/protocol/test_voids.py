@@ -1,79 +1,25 @@
 """Voids on real servers: each cancels an event once, before or after it comes, whatever dies in between."""
 
 import asyncio
-import json
-import random
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from decimal import Decimal
-from pathlib import Path
 
 import msgspec
 import pytest
-import redis
 
-from flusher import drain, voids
 from flusher.catalog_store import apply_catalog
 from flusher.database import connect
 from flusher.law import Outcome
 from flusher.ledger import Ledger
 from flusher.quarantine import retry
-from flusher.source import Source
 from flusher.summed import KeyedRows
 from flusher.worker import Worker
-from sidecar.contract.event import VOID_TYPE, Event, Identity
-from sidecar.contract.identity import fingerprint, void_key
+from sidecar.contract.event import VOID_TYPE, Event
 from sidecar.contract.meters import WINDOW_US, Amount, Counter, Meter, encode_meters
-from sidecar.contract.units import NANO, from_decimal
+from sidecar.contract.units import NANO
 from tests.protocol.system import System, an_event, indexed
-from tests.protocol.test_proof import prove
-
-DAY_US = 86_400_000_000
-NOW_US = time.time_ns() // 1000 // DAY_US * DAY_US  # live usage holds recent days
-SIDECARS = ("a", "b")
-SHARDS = 3
-OPERATIONS = 40
-
-
-def a_void(event: Event, reason: str = "a mistake", *, time_us: int | None = None) -> Event:
-    """Returns the void of an event, as reading would make it."""
-    time_us = event.time_us if time_us is None else time_us
-    properties = json.dumps({"reason": reason}, separators=(",", ":"))
-    return Event(
-        void_key(event.key, time_us),
-        fingerprint(f"{properties}|{time_us}".encode()),
-        Identity.TIMED,
-        0,
-        time_us,
-        event.user_id,
-        event.source,
-        event.id,
-        VOID_TYPE,
-        0,
-        properties,
-    )
-
-
-def recent(
-    name: str, *, user_id: str = "cus_1", event_type: str = "api_call", nanos: int = NANO, properties: str = ""
-) -> Event:
-    """Returns an event of today."""
-    known = an_event(name, user_id=user_id, event_type=event_type, nanos=nanos, properties=properties)
-    return msgspec.structs.replace(known, time_us=NOW_US)
-
-
-async def settle(system: System) -> None:
-    """Drains, and proves that everything is right."""
-    await system.flush()
-    proof = await prove(system)
-    assert proof.ok, proof.as_json()
-
-
-async def live_nanos(system: System, user_id: str = "cus_1") -> int:
-    """Returns what live usage shows of today."""
-    live = await system.live(user_id, start_us=NOW_US, end_us=NOW_US + DAY_US)
-    return live.get("api_call", 0)
+from tests.protocol.voiding import NOW_US, a_void, die_before_publishing, forget, live_nanos, recent, settle
 
 
 def waiting(system: System) -> list[bool]:
@@ -124,9 +70,7 @@ async def test_a_voided_id_stays_used_and_a_void_is_made_once(system: System) ->
     assert (await system.flush()).voided == 1
     await repeated()
     # also where Redis has forgotten everything: Postgres decides
-    client = redis.Redis.from_url(system.redis_url)
-    client.flushall()
-    client.close()
+    forget(system)
     await system.flush()
     receipt = await system.send([event, void])
     assert receipt.duplicates == ()
@@ -209,19 +153,8 @@ async def test_a_flusher_that_dies_between_commit_and_publishing_leaves_nothing_
     await settle(system)
     assert await live_nanos(system) == NANO
 
-    class Killed(BaseException):
-        pass
-
-    def dies(*_: object) -> None:
-        raise Killed
-
     await system.send([a_void(event)])
-    doomed = Worker.connect(system.redis_url, system.database_url)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Source, "publish", dies)
-        with pytest.raises(Killed):
-            await asyncio.to_thread(doomed.run_once)
-    doomed.close()
+    await die_before_publishing(system)
     assert system.usage()["cus_1", "api_call"] == (Decimal(0), 0)
     assert await live_nanos(system) == NANO
     # when another one goes on
@@ -329,92 +262,3 @@ async def test_events_under_a_key_are_summed_up_beside_voids_of_events_with_ids(
     await settle(system)
     # then the sum stays
     assert system.rows("SELECT units, events FROM usage") == [(Decimal(4), 4)]
-
-
-class Model:
-    """What counts, as a dictionary sees it: the first payload of every identity that no void names."""
-
-    def __init__(self) -> None:
-        self.known: dict[bytes, Event] = {}
-
-    def accept(self, event: Event) -> str:
-        """Returns what becomes of an event or a void."""
-        first = self.known.setdefault(event.key, event)
-        if first is event:
-            return "accepted"
-        return "duplicate" if first.fingerprint == event.fingerprint else "conflict"
-
-    def usage(self) -> dict[tuple[str, str], tuple[int, int]]:
-        """Returns nanos and events by user and meter; of whoever had events, also where none is left."""
-        found: dict[tuple[str, str], tuple[int, int]] = {}
-        for event in self.known.values():
-            if event.event_type == VOID_TYPE:
-                continue
-            nanos, events = found.get((event.user_id, event.event_type), (0, 0))
-            counts = void_key(event.key, event.time_us) not in self.known
-            amount = (nanos + event.nanos, events + 1) if counts else (nanos, events)
-            found[event.user_id, event.event_type] = amount
-        return found
-
-
-@pytest.fixture
-async def wide(make_database: Callable[..., str], redis_url: str, tmp_path: Path) -> AsyncIterator[System]:
-    made = System(redis_url, make_database(shards=SHARDS), tmp_path)
-    for name in SIDECARS:
-        await made.sidecar(name)
-    yield made
-    await made.close()
-
-
-def some_event(number: int, rng: random.Random) -> Event:
-    """Returns the event of a number: mostly with the payload that it always has."""
-    payload = random.Random(number if rng.random() < 0.95 else rng.random())
-    return an_event(
-        f"e-{number}",
-        user_id=f"cus_{number % 5}",
-        event_type=payload.choice(["api_call", "tokens"]),
-        nanos=payload.randrange(-(10**12), 10**15),
-        time_us=NOW_US - number % 40 * 600_000_000,
-    )
-
-
-def of(system: System) -> dict[tuple[str, str], tuple[int, int]]:
-    return {place: (from_decimal(units), events) for place, (units, events) in system.usage().items()}
-
-
-@pytest.mark.parametrize("seed", range(6))
-async def test_any_interleaving_of_events_voids_repeats_and_drains_counts_like_a_dictionary(
-    wide: System, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # given drains that take a few events at a time, and voids a few at a time
-    monkeypatch.setattr(drain, "CHUNK_EVENTS", 7)
-    monkeypatch.setattr(voids, "TAKEN_AT_ONCE", 3)
-    rng, model = random.Random(seed), Model()
-    for operation in range(OPERATIONS):
-        batch: list[Event] = []
-        for _ in range(rng.randrange(1, 20)):
-            event = some_event(rng.randrange(80), rng)
-            reason = "a mistake" if rng.random() < 0.9 else "another one"
-            batch.append(event if rng.random() < 0.6 else a_void(event, reason))
-        expected = [model.accept(event) for event in batch]
-        receipt = await wide.send(batch, to=rng.choice(SIDECARS))
-        # then each answer says what the dictionary says
-        for what, places in (("duplicate", receipt.duplicates), ("conflict", receipt.conflicts)):
-            assert list(places) == [place for place, found in enumerate(expected) if found == what], (seed, operation)
-        if rng.random() < 0.3:
-            await wide.flush()
-    await settle(wide)
-    assert of(wide) == model.usage()
-    # when everything is voided
-    rest = [event for event in model.known.values() if event.event_type != VOID_TYPE]
-    await wide.send([a_void(event, "all of it") for event in rest])
-    await settle(wide)
-    # then nothing is left, in Postgres, in Redis, and after Redis was rebuilt from nothing
-    client = redis.Redis.from_url(wide.redis_url)
-    client.flushall()
-    client.close()
-    await settle(wide)
-    assert set(of(wide).values()) == {(0, 0)}
-    for user in range(5):
-        live = await wide.live(f"cus_{user}", start_us=NOW_US - DAY_US, end_us=NOW_US + DAY_US)
-        assert set(live.values()) <= {0}
