@@ -13,6 +13,7 @@ from flusher.pricing.period import BillingPeriod, Period, billing_period
 
 LATE_LIMIT_DEFAULT: Final = timedelta(days=35)
 
+
 @dataclass(frozen=True, slots=True)
 class Closed:
     """A period that an invoice closed, and the terms that it used: it is adjusted by the same for ever."""
