@@ -55,6 +55,7 @@ class Inserter:
         for entry, batch in taken:
             court.hear(entry, batch, refused.get(entry.identifier, NOTHING_REFUSED))
         court.settle(self._ledger.insert(self._shard, court.cases))
+        self._ledger.store_values(court.cases)
         self._ledger.store_claims({key: court.claims[key] for key in court.changed_claims})
         self._ledger.store_refused(self._shard, court.cases)
         self._ledger.store_voids(self._shard, stored_voids(court.cases))

@@ -19,7 +19,7 @@ from flusher.law import NO_FLOOR_US, Case, ClaimState, Outcome, Stored, Tally
 from flusher.recount import Recount
 from flusher.sql import query
 from flusher.store import DataRefused, Store
-from flusher.values import Valued, delete_values
+from flusher.values import Valued, delete_values, insert_values
 from flusher.voids import Void, Voided
 from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
@@ -290,6 +290,10 @@ class Ledger:
     def insert(self, shard: int, cases: Sequence[Case]) -> dict[Stored, bytes]:
         """Store what counts of these cases; return the fingerprints of what was there, or came before it in them."""
         return self._store.insert(shard, cases)
+
+    def store_values(self, cases: Sequence[Case]) -> None:
+        """Keep what the inserted events of settled cases are to the meters that need each."""
+        insert_values(self._connection, cases, self.revision)
 
     def store_refused(self, shard: int, cases: Iterable[Case]) -> None:
         """Keep conflicts for the operator, and what can't be counted in quarantine."""

@@ -1,7 +1,7 @@
 """The forms of the ledger's rows: what goes into statements, and what comes out of them. Pure."""
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
@@ -10,9 +10,9 @@ from flusher.law import Case, Decision
 from flusher.summed import Sum
 from flusher.voids import Void, Voided
 from sidecar.contract.codec import Batch, numbers
-from sidecar.contract.event import Content, Event
+from sidecar.contract.event import Content, Event, Identity
 from sidecar.contract.identity import FINGERPRINT_BYTES, KEY_BYTES
-from sidecar.contract.meters import Amount, Counter
+from sidecar.contract.meters import Amount, Counter, Value
 from sidecar.contract.units import format_units, from_decimal, to_decimal
 
 # -- COPY in binary: what a content's rows share is packed once, the rest is joined
@@ -20,6 +20,7 @@ from sidecar.contract.units import format_units, from_decimal, to_decimal
 COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_END: Final = b"\xff\xff"
 _EVENT: Final = b"\x00\x0d"  # rows of 13 columns
+_VALUE: Final = b"\x00\x07%b\0\0\0\x08%b\0\0\0\x10%b"  # of 7 columns: shared, time, key
 _STAGED: Final = b"\x00\x0e\x00\x00\x00\x04"  # of 14, and the first has 4 bytes
 _NULL: Final = b"\xff\xff\xff\xff"
 _LENGTHS: Final = tuple(length.to_bytes(4, "big") for length in range(1024))
@@ -49,6 +50,38 @@ def copied_staged(shard: int, cases: Sequence[Case], wanted: Sequence[Sequence[i
             yield _STAGED + number.to_bytes(4, "big") + row
             number += 1
     yield COPY_END
+
+
+def copied_values(found: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the input of `copy_values`: rows that `value_row` made."""
+    yield COPY_HEAD
+    yield from found
+    yield COPY_END
+
+
+def shared_of_value(user_id: str, value: Value) -> bytes:
+    """Return the columns that the values of events of one content have in common."""
+    return b"".join(
+        (
+            _field(user_id.encode()),
+            _field(value.meter.encode()),
+            _field(b"\x01" + value.dimensions.encode()),
+            _field(_numeric(value.nanos)),
+            _NULL if value.label is None else _field(value.label.encode()),
+        )
+    )
+
+
+def value_row(shared: bytes, time_us: int, key: bytes) -> bytes:
+    """Return the columns of `copy_values` for one event and meter."""
+    return _VALUE % (shared, _time(time_us), key)
+
+
+def keys_of(batch: Batch) -> Sequence[bytes]:
+    """Return the keys of a batch's events, by their places."""
+    if Identity.INDEXED in batch.identities:
+        return [event.key for event in batch.events]
+    return _pieces(batch.keys, KEY_BYTES)
 
 
 def _rows(shard: int, case: Case, places: Sequence[int]) -> list[bytes]:
