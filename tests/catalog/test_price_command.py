@@ -7,6 +7,9 @@ import pytest
 from flusher.cli.main import main
 
 ARTICLE = '[{"up_to": 1000, "unit_price": "0"}, {"up_to": 10000, "unit_price": "0.01"}, {"unit_price": "0.005"}]'
+STEPS = '[{"up_to": 100, "flat_fee": 10}, {"flat_fee": 25}]'
+MATRIX = '[{"match": {"region": "eu"}, "unit_price": "2"}, {"match": {}, "unit_price": "5"}]'
+GROUPS = '[{"group": {"region": "eu"}, "quantity": "3"}, {"group": {"region": "us"}, "quantity": 4}]'
 
 
 def price(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, object]:
@@ -46,6 +49,53 @@ def test_the_articles_price_line_by_line(capsys: pytest.CaptureFixture[str]) -> 
         (["--model", "fixed", "--amount", "1200", "--currency", "jpy"], "1200"),
         (["--model", "fixed", "--amount", "1.005", "--currency", "KWD", "--charge", "in_advance"], "1.010"),
         (["--model", "graduated", "--tiers", ARTICLE, "--quantity", "0"], "0.00"),
+        (["--model", "stairstep", "--tiers", STEPS, "--quantity", "101"], "25.00"),
+        (["--model", "percentage", "--rate", "1.2", "--fee-per-event", "0.1", "--quantity", "50"], "0.70"),
+        (["--model", "percentage", "--rate", "1.2", "--fee-per-event", "0.1", "--events", "[50, 50.5]"], "1.41"),
+        (["--model", "percentage", "--rate", "1", "--events", '["5", "5"]', "--free-events", "1"], "0.05"),
+        (["--model", "percentage", "--rate", "1", "--events", "[5, 500]", "--minimum-per-event", "1"], "6.00"),
+        (["--model", "percentage", "--rate", "1", "--events", "[5, 500]", "--maximum-per-event", "1"], "1.05"),
+        (
+            [
+                "--model",
+                "graduated_percentage",
+                "--tiers",
+                '[{"up_to": 9, "rate": 10}, {"flat_fee": 1}]',
+                "--quantity",
+                "9.5",
+            ],
+            "1.90",
+        ),
+        (["--model", "matrix", "--prices", MATRIX, "--quantities", GROUPS], "26.00"),
+        (["--model", "matrix", "--prices", MATRIX, "--quantities", GROUPS, "--free-units", "3"], "20.00"),
+        (["--model", "matrix", "--prices", MATRIX, "--quantity", "5"], "25.00"),
+        (
+            [
+                *("--model", "matrix", "--prices", '[{"match": {"region": "eu"}, "unit_price": "2"}]'),
+                *("--unmatched", "free", "--quantities", GROUPS, "--per-group"),
+            ],
+            "6.00",
+        ),
+        (["--model", "per_unit", "--unit-price", "1", "--quantity", "0", "--minimum", "5"], "5.00"),
+        (["--model", "per_unit", "--unit-price", "1", "--quantity", "9", "--maximum", "5"], "5.00"),
+        (["--model", "per_unit", "--unit-price", "1", "--quantity", "1", "--minimum", "5", "--days", "1/2"], "5.00"),
+        (
+            [
+                "--model",
+                "per_unit",
+                "--unit-price",
+                "1",
+                "--quantity",
+                "1",
+                "--minimum",
+                "5",
+                "--days",
+                "1/2",
+                "--prorate",
+            ],
+            "2.50",
+        ),
+        (["--model", "fixed", "--amount", "31", "--days", "15/31", "--interval", "year"], "15.00"),
     ],
 )
 def test_every_model_has_its_options(capsys: pytest.CaptureFixture[str], flags: list[str], total: str) -> None:
@@ -74,7 +124,7 @@ def test_a_person_gets_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     ("flags", "says"),
     [
         (["--model", "flat", "--quantity", "1"], '--model: expected one of "fixed"'),
-        (["--model", "stairstep", "--quantity", "1"], '--model: "stairstep" is not supported yet'),
+        (["--model", "stairstep", "--quantity", "1"], "--tiers: expected an array of tables, it is missing"),
         (["--model", "per_unit", "--unit-price", "1"], "--quantity: expected what was used, it is missing"),
         (["--model", "per_unit", "--quantity", "1"], "--unit-price: expected an amount"),
         (["--model", "per_unit", "--unit-price", "-1", "--quantity", "1"], "--unit-price: expected 0 or more"),
@@ -111,7 +161,30 @@ def test_a_person_gets_a_table(capsys: pytest.CaptureFixture[str]) -> None:
             "--package-size: expected a quantity above 0",
         ),
         (["--quantity", "1"], "--model"),
-        (["--model", "per_unit", "--unit-price", "1", "--quantity", "1", "--minimum", "5"], "--minimum"),
+        (["--model", "per_unit", "--unit-price", "1", "--quantity", "1", "--minimum", "x"], "--minimum: expected"),
+        (
+            ["--model", "per_unit", "--unit-price", "1", "--quantity", "1", "--minimum", "5", "--maximum", "4"],
+            "--minimum: expected at most the maximum, 4",
+        ),
+        (["--model", "per_unit", "--unit-price", "1", "--quantity", "1", "--rate", "1"], "--rate: unknown key"),
+        (["--model", "per_unit", "--unit-price", "1", "--quantity", "1", "--interval", "hour"], "--interval: expected"),
+        (["--model", "per_unit", "--unit-price", "1", "--quantity", "1", "--days", "32/31"], "--days: expected"),
+        (["--model", "per_unit", "--unit-price", "1", "--quantity", "1", "--events", "[1]"], "got --quantity and --ev"),
+        (["--model", "fixed", "--amount", "1", "--events", "[1]"], "--events: expected none for a fixed fee"),
+        (["--model", "percentage", "--rate", "1", "--events", "[1"], "--events: expected JSON"),
+        (["--model", "percentage", "--rate", "1", "--events", "{}"], "--events: expected an array of decimals"),
+        (["--model", "percentage", "--rate", "1", "--events", '["1e3"]'], "--events: expected a decimal below"),
+        (["--model", "percentage", "--rate", "1", "--events", "[true]"], "--events: expected a decimal below"),
+        (["--model", "percentage", "--rate", "1e1", "--events", "[1]"], "--rate: expected percent below 10^6"),
+        (["--model", "percentage", "--rate", "1", "--events", "[1]", "--free-events", "-1"], "--free-events: expected"),
+        (
+            ["--model", "percentage", "--rate", "1", "--events", "[1]", "--free-events", "1", "--free-units", "1"],
+            "--free-units: expected none beside free_events",
+        ),
+        (["--model", "matrix", "--prices", MATRIX, "--quantities", "[1]"], "--quantities: expected an array such as"),
+        (["--model", "matrix", "--prices", MATRIX, "--quantities", "["], "--quantities: expected JSON"),
+        (["--model", "matrix", "--prices", '[{"match": {"a": 1}, "unit_price": 1}]', "--quantity", "1"], "match = {}"),
+        (["--model", "matrix", "--prices", MATRIX, "--quantity", "1", "--unmatched", "x"], "--unmatched: expected one"),
     ],
 )
 def test_a_bad_flag_is_wrong_use_and_named(capsys: pytest.CaptureFixture[str], flags: list[str], says: str) -> None:
