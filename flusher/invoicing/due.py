@@ -105,7 +105,7 @@ def next_step(
 def _closing(account: Account, versions: Versions, terms: Terms, billing: BillingPeriod) -> Step:
     """Return the invoice of a period: its cost, the next one's advance, and what changed in those before."""
     after = next_period(account.subscription, versions, account.customer.zone, billing.period.end)
-    costs = [*_closed_costs(account, versions), Cost(terms, billing, Role.OWN)]
+    costs = [*closed_costs(account, versions), Cost(terms, billing, Role.OWN)]
     if after is not None:
         costs.append(Cost(*after, Role.NEXT))
     ended = billing.period.end if after is None else None
@@ -117,14 +117,15 @@ def _after_the_end(account: Account, versions: Versions, at: datetime) -> Step |
     last = account.last
     if last is None or last.period.end > at:
         return None
-    costs = tuple(_closed_costs(account, versions))
+    costs = tuple(closed_costs(account, versions))
     return Step(Kind.ADJUSTMENT, account.adjustments, last.terms, last.period, costs, last.period.end)
 
 
-def _closed_costs(account: Account, versions: Versions) -> Iterator[Cost]:
+def closed_costs(account: Account, versions: Versions) -> Iterator[Cost]:
+    """Yield the closed periods that are still adjusted, each with the terms that it was billed by."""
     for closed in account.closed:
         own = closed.terms.span
-        # The terms are those that it was billed by. Only where they end may have become known since.
+        # Only where they end may have become known since.
         now = terms_at(account.subscription, versions, closed.period.start, own.zone)
         start, end = (own.start, closed.period.end) if now is None else (now.span.start, now.span.end)
         terms = replace(closed.terms, span=replace(own, start=min(start, closed.period.start), end=end))

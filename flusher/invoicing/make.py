@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -10,7 +9,7 @@ from psycopg.rows import TupleRow
 from flusher.catalog.timeline import Versions
 from flusher.invoicing import credit_store
 from flusher.invoicing.bill import Draft, Note, Seller, draft, with_credit
-from flusher.invoicing.costs import needs_of
+from flusher.invoicing.costs import Cost, needs_of
 from flusher.invoicing.credits import Grant, after, grants_due
 from flusher.invoicing.due import Account, Step, close
 from flusher.invoicing.invoice import Invoice
@@ -28,6 +27,28 @@ class Work:
     account: Account
     step: Step
     note: Note
+
+
+def read_usages(
+    connection: Connection, wanted: Sequence[tuple[Account, Sequence[Cost]]]
+) -> list[dict[Need, Reading] | SummedWindow]:
+    """Return what accounts used that the costs ask for, in a few statements for all; a SummedWindow where it can't be
+    told."""
+    asked = [
+        (number, need)
+        for number, (_, costs) in enumerate(wanted)
+        for need in dict.fromkeys(need for cost in costs for need in needs_of(cost))
+    ]
+    users = [account.customer.user_ids for account, _ in wanted]
+    readings = read_usage(connection, [(users[number], need) for number, need in asked])
+    usages: list[dict[Need, Reading]] = [{} for _ in wanted]
+    barred: dict[int, SummedWindow] = {}
+    for (number, need), reading in zip(asked, readings, strict=True):
+        if isinstance(reading, SummedWindow):
+            barred.setdefault(number, reading)
+        else:
+            usages[number][need] = reading
+    return [barred.get(number, usage) for number, usage in enumerate(usages)]
 
 
 class Maker:
@@ -64,7 +85,7 @@ class Maker:
 
     def make(self, work: Sequence[Work]) -> Iterator[tuple[Account, Invoice | SummedWindow]]:
         """Make the invoices, store them all, and yield each by its account; a SummedWindow for one that can't be."""
-        usages = self._read(work)
+        usages = read_usages(self._connection, [(one.account, one.step.costs) for one in work])
         drafts: list[tuple[Work, Draft]] = []
         for one, usage in zip(work, usages, strict=True):
             if isinstance(usage, SummedWindow):
@@ -80,22 +101,6 @@ class Maker:
         for one, made in drafts:
             close(one.account, one.step, made.billed)
             yield one.account, made.invoice
-
-    def _read(self, work: Sequence[Work]) -> list[dict[Need, Reading] | SummedWindow]:
-        wanted = [
-            (number, need)
-            for number, one in enumerate(work)
-            for need in dict.fromkeys(need for cost in one.step.costs for need in needs_of(cost))
-        ]
-        found: list[Any] = [{} for _ in work]
-        users = [one.account.customer.user_ids for one in work]
-        readings = read_usage(self._connection, [(users[number], need) for number, need in wanted])
-        for (number, need), reading in zip(wanted, readings, strict=True):
-            if isinstance(reading, SummedWindow):
-                found[number] = reading
-            elif not isinstance(found[number], SummedWindow):
-                found[number][need] = reading
-        return found
 
     def _pay(self, made: Draft) -> Draft:
         key = (made.invoice.customer, made.invoice.currency)

@@ -79,7 +79,10 @@ CODES: Final[dict[str, str]] = {
     "still_refused": "what is in quarantine can't be counted now either; nothing was changed",
     # invoices
     "invoice_unknown": "there is no invoice with this id",
+    "subscription_unknown": "there is no subscription with this id; `taximeter subscriptions` lists them",
     "grant_unknown": "there is no grant of credit with this id; `taximeter credits` lists them",
+    "erasure_refused": "the customer can't be erased while something of it may still be billed; nothing was changed",
+    "erasure_waits": "a sidecar may still hold events of the customer, or another erasure is under way; try again",
     "grant_differs": "this id was used for a grant of credit on other terms; nothing was changed",
     "not_confirmed": "money would move and nobody said yes; nothing was done",
     "period_open": "the period has not ended by Postgres's clock",
