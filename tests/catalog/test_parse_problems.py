@@ -38,7 +38,12 @@ METER_CASES = [
     (meter(f'name = "{"x" * 129}"\nevent_type = "a"'), "meters[0].name", "at most 128 bytes"),
     (meter(f'name = "a"\nevent_type = "{"é" * 129}"'), "meters[0].event_type", "at most 256 bytes"),
     (meter('name = "a\\u0000b"\nevent_type = "a"'), "meters[0].name", "no control characters"),
-    (meter('name = "a"\nevent_type = "a"\naggregation = "max"'), "meters[0].aggregation", '"max" is not supported yet'),
+    (meter('name = "a"\nevent_type = "a"\ndetailed = "yes"'), "meters[0].detailed", "true or false"),
+    (
+        meter('name = "a"\nevent_type = "a"\naggregation = "unique"'),
+        "meters[0].field",
+        "a unique counts the different values of a property",
+    ),
     (meter('name = "a"\nevent_type = "a"\naggregation = "total"'), "meters[0].aggregation", 'one of "sum", "count"'),
     (meter('name = "a"\nevent_type = "a"\nfield = "bytes"'), "meters[0].field", '"units" or "properties.<name>"'),
     (meter('name = "a"\nevent_type = "a"\nfield = "properties."'), "meters[0].field", '"properties.<name>"'),
@@ -311,7 +316,7 @@ def test_a_bad_file_is_refused_with_the_path_and_the_reason(text: str, path: str
 
 def test_all_problems_are_reported_at_once() -> None:
     # Given a file with one mistake in each section
-    text = FULL.replace('"sum"', '"max"').replace('"usd"', '"zzz"').replace('"UTC"', '"Mars"').replace("Z\n", "\n")
+    text = FULL.replace('"sum"', '"total"').replace('"usd"', '"zzz"').replace('"UTC"', '"Mars"').replace("Z\n", "\n")
     # Then each is there, and only those: what is wrong elsewhere makes no further noise
     assert list(problems(text)) == [
         "meters[0].aggregation",

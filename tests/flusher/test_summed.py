@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flusher import summed
 from flusher.law import Case, ClaimState, Court, Outcome, Tally, claim_keys, tally
 from flusher.summed import Summing
 from sidecar.contract.codec import Batch
@@ -125,10 +125,20 @@ def test_events_with_ids_and_events_of_single_users_stay_single() -> None:
     assert list(court.cases[0].singles()) == [2, 3, 4]
 
 
-def test_what_feeds_more_than_sums_and_counts_stays_single(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(summed, "_SUMMABLE", frozenset({"count"}))  # as if a sum were one of the other aggregations
-    court = heard([request(keyed(0), keyed(1))], revision=Revision(0, [Meter("calls", "call")]))
-    assert not court.cases[0].sums
+@pytest.mark.parametrize(
+    ("keys", "summed"),
+    [
+        ({"aggregation": "count"}, True),
+        ({"aggregation": "avg"}, True),
+        ({"aggregation": "max"}, False),
+        ({"aggregation": "weighted_sum"}, False),
+        ({"aggregation": "sum", "detailed": True}, False),
+    ],
+)
+def test_what_a_meter_needs_each_event_of_stays_single(keys: dict[str, object], summed: bool) -> None:
+    meter = msgspec.convert({"name": "peak", "event_type": "call", **keys}, Meter)
+    court = heard([request(keyed(0), keyed(1))], revision=Revision(0, [Meter("calls", "call"), meter]))
+    assert bool(court.cases[0].sums) is summed
 
 
 @pytest.mark.parametrize("floor_us", [START_US, START_US + 1])
