@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
-from flusher.pricing.line import Line
+from flusher.pricing.line import Line, dimensions_of
 from flusher.pricing.period import BillingPeriod, Period, Span
 from flusher.pricing.plan import Plan, Price, Tier, UsageModel, UsagePrice
-from flusher.pricing.rate import Charge, Measure, Need, Reading, needs, rate_advance, rate_arrears
+from flusher.pricing.rate import Charge, Measure, Need, Reading, Run, needs, rate_advance, rate_arrears
 
 JULY = Period(datetime(2025, 7, 1, tzinfo=UTC), datetime(2025, 8, 1, tzinfo=UTC))
 WHOLE_JULY = BillingPeriod(JULY, JULY)
@@ -50,6 +50,12 @@ def arrears(
 def advance(plan: Plan, billing: BillingPeriod) -> tuple[Line, ...]:
     """The lines due when a period begins."""
     return lines_of(rate_advance(plan, SPAN, billing))
+
+
+def run_of(*units: str, **group: str) -> Measure:
+    """What a meter shows of events of these units, in their order."""
+    runs = tuple(Run(Decimal(one), 1) for one in units)
+    return Measure(sum((run.units for run in runs), Decimal(0)), dimensions_of(group), len(runs), runs)
 
 
 def rate_model(model: UsageModel, quantity: str, free_units: str = "0", currency: str = "usd") -> tuple[Line, ...]:
