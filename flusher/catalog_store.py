@@ -2,21 +2,32 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import LiteralString
 
 import psycopg
 from psycopg.rows import DictRow, TupleRow, dict_row
 from psycopg.types.json import Jsonb
 
-from flusher.catalog.diff import Boundary, Change, Changes, boundaries_to_look_up, compare, names_to_look_up
+from flusher.catalog.changing import Moment
+from flusher.catalog.diff import (
+    Boundary,
+    Change,
+    Changes,
+    SettledDraft,
+    boundaries_to_look_up,
+    compare,
+    names_to_look_up,
+    settle_draft,
+)
 from flusher.catalog.encode import meter_table
 from flusher.catalog.model import NO_OVERRIDES, Catalog, Customer, PlanChange, PlanVersion, Subscription
 from flusher.catalog.parse import Draft, parse
-from flusher.catalog.plan_reader import plan_table, read_plan
+from flusher.catalog.plan_reader import plan_table, read_overrides, read_plan
 from flusher.catalog.reader import Report, Table
 from flusher.pricing.plan import Overrides, Plan
 from flusher.sql import query
+from flusher.subscription_store import Place, find_summed, load_closed, load_invoiced, write_subscriptions
 from sidecar.contract.codes import TaximeterError, TryAgainError
 from sidecar.contract.meters import Meter
 
@@ -33,25 +44,50 @@ class Applied:
     plan_versions: dict[str, int]
 
 
-def apply_catalog(connection: Connection, text: str, *, dry_run: bool = False) -> Applied:
+def apply_catalog(
+    connection: Connection,
+    text: str,
+    *,
+    dry_run: bool = False,
+    effective: datetime | None = None,
+    into_closed: bool = False,
+) -> Applied:
     """Apply a catalog file, whole or not at all, and return what changed; a dry run changes nothing.
 
-    Applying the same file again changes nothing. Raises CatalogError with every problem of the file, and
-    TryAgainError when another apply holds the lock for longer than the session's lock timeout.
+    Changed plans and subscriptions take effect at `effective`, else with the periods after the running ones;
+    `into_closed` lets that reach behind what is invoiced (`catalog.changing.Moment`). Applying the same file again
+    changes nothing. Raises CatalogError with every problem of the file, and TryAgainError when another apply holds the
+    lock for longer than the session's lock timeout.
     """
     with connection.transaction(force_rollback=dry_run):
-        try:
-            connection.execute(query("lock_catalog"))
-        except psycopg.errors.LockNotAvailable as error:
-            raise TryAgainError(
-                "database_unavailable", "another apply is running; try again when it is done"
-            ) from error
+        lock_catalog(connection)
         current = load_catalog(connection)
         draft = parse(text, current)
-        floor_us = connection.execute(query("read_ledger")).fetchall()[0][4]
+        moment = _moment(connection, draft, current, effective, into_closed=into_closed)
+        settled = settle_draft(draft, current, moment)
         used = _used(connection, names_to_look_up(draft))
-        changes = compare(draft, current, used, floor_us, _summed(connection, draft, current))
-        return _write(connection, changes)
+        changes = compare(settled, current, used, read_floor_us(connection), _summed(connection, settled, current))
+        return _write(connection, changes, settled)
+
+
+def lock_catalog(connection: Connection) -> None:
+    """Keep others from changing the catalog until the transaction ends. Raises TryAgainError while others do."""
+    try:
+        connection.execute(query("lock_catalog"))
+    except psycopg.errors.LockNotAvailable as error:
+        raise TryAgainError("database_unavailable", "another apply is running; try again when it is done") from error
+
+
+def read_floor_us(connection: Connection) -> int | None:
+    """Return up to when single events are dropped, in microseconds since the epoch; None when none are."""
+    floor_us: int | None = connection.execute(query("read_ledger")).fetchall()[0][4]
+    return floor_us
+
+
+def read_now(connection: Connection) -> datetime:
+    """Return the time by Postgres's clock."""
+    now: datetime = connection.execute(query("read_clock")).fetchall()[0][0]
+    return now.astimezone(UTC)
 
 
 def load_catalog(connection: Connection) -> Catalog:
@@ -157,7 +193,10 @@ def _read_overrides(subscription: str, table: dict[str, object] | None) -> Overr
     if table is None:
         return NO_OVERRIDES
     report = Report()
-    raise _unreadable(f"subscription {subscription}", report)
+    overrides = read_overrides(Table(report, f"subscription {subscription}", table))
+    if overrides is None:
+        raise _unreadable(f"subscription {subscription}", report)
+    return overrides
 
 
 def _unreadable(what: str, report: Report) -> TaximeterError:
@@ -180,19 +219,38 @@ def _used(connection: Connection, names: Iterable[str]) -> frozenset[str]:
     return frozenset(row[0] for row in rows)
 
 
-def _summed(connection: Connection, draft: Draft, current: Catalog) -> frozenset[Boundary]:
-    """Return the new boundaries in whose windows the customer has summed rows."""
-    after = current.with_entries(draft.catalog)
-    found: set[Boundary] = set()
-    for name, key, moment in boundaries_to_look_up(draft, current):
-        customer = after.subscriptions[name].customer
+def _moment(
+    connection: Connection, draft: Draft, current: Catalog, effective: datetime | None, *, into_closed: bool
+) -> Moment:
+    """Return when the changes of a file are made, and what they may not reach behind."""
+    changed = [name for name in draft.catalog.subscriptions if name in current.subscriptions]
+    plans = [name for name, plan in draft.catalog.plans.items() if current.plans.get(name) not in (None, plan)]
+    return Moment(
+        read_now(connection),
+        load_plan_versions(connection),
+        load_invoiced(connection, changed),
+        {} if effective is None else load_closed(connection, plans, effective),
+        effective,
+        into_closed,
+    )
+
+
+def _summed(connection: Connection, settled: SettledDraft, current: Catalog) -> frozenset[Boundary]:
+    """Return the new boundaries in whose windows somebody whom they concern has summed rows."""
+    after = current.with_entries(settled.draft.catalog)
+    boundaries = boundaries_to_look_up(settled, current)
+    of_users, of_plans = [], []
+    for place, boundary in enumerate(boundaries):
+        if boundary.section == "plans":
+            of_plans.append(Place(place, boundary.name, boundary.at))
+            continue
+        customer = after.subscriptions[boundary.name].customer
         users = after.customers.get(customer, Customer.implied(customer)).user_ids
-        if connection.execute(query("find_summed"), {"moment": moment, "users": list(users)}).fetchone():
-            found.add((name, key, moment))
-    return frozenset(found)
+        of_users += [Place(place, user, boundary.at) for user in users]
+    return frozenset(boundaries[place] for place in find_summed(connection, of_users, of_plans))
 
 
-def _write(connection: Connection, changes: Changes) -> Applied:
+def _write(connection: Connection, changes: Changes, settled: SettledDraft) -> Applied:
     """Write the changes, each section by itself, and return their numbers."""
     by_section: dict[str, list[Change]] = {}
     for change in changes.changes:
@@ -202,19 +260,27 @@ def _write(connection: Connection, changes: Changes) -> Applied:
             meter = meter_table(change.after)
             lists = {key: Jsonb(meter[key]) for key in ("group_by", "filter")}
             connection.execute(query("upsert_meter"), {**meter, **lists})
-    versions = {change.name: _write_plan(connection, change) for change in by_section.get("plans", ())}
+    versions = {
+        change.name: _write_plan(connection, settled.versions[change.name][-1])
+        for change in by_section.get("plans", ())
+    }
     _write_customers(connection, [c.after for c in by_section.get("customers", ()) if isinstance(c.after, Customer)])
-    _write_subscriptions(
+    write_subscriptions(
         connection, [c.after for c in by_section.get("subscriptions", ()) if isinstance(c.after, Subscription)]
     )
     return Applied(changes, _write_revision(connection, changes), versions)
 
 
-def _write_plan(connection: Connection, change: Change) -> int:
+def _write_plan(connection: Connection, version: PlanVersion) -> int:
     """Add a plan's new version and return its number."""
-    definition = plan_table(change.after) if isinstance(change.after, Plan) else {}
-    connection.execute(query("add_plan"), {"plan": change.name})
-    return _number(connection, query("add_plan_version"), {"plan": change.name, "definition": Jsonb(definition)})
+    connection.execute(query("add_plan"), {"plan": version.plan.name})
+    values = {
+        "plan": version.plan.name,
+        "effective_at": version.effective_at,
+        "at_once": version.at_once,
+        "definition": Jsonb(plan_table(version.plan)),
+    }
+    return _number(connection, query("add_plan_version"), values)
 
 
 def _write_customers(connection: Connection, customers: list[Customer]) -> None:
@@ -234,24 +300,6 @@ def _write_customers(connection: Connection, customers: list[Customer]) -> None:
         )
         cursor.execute(query("forget_users_of"), {"customers": [customer.id for customer in customers]})
         cursor.executemany(query("add_customer_user"), users)
-
-
-def _write_subscriptions(connection: Connection, subscriptions: list[Subscription]) -> None:
-    """Add subscriptions, or change their end."""
-    with connection.cursor() as cursor:
-        cursor.executemany(
-            query("upsert_subscription"),
-            [
-                {
-                    "id": found.id,
-                    "customer": found.customer,
-                    "plan": found.plan,
-                    "start": found.start,
-                    "end": found.end,
-                }
-                for found in subscriptions
-            ],
-        )
 
 
 def _write_revision(connection: Connection, changes: Changes) -> int:

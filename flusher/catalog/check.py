@@ -1,14 +1,19 @@
 """Rules over several entries: names that refer to others, users, and subscriptions that price one meter twice."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import tzinfo
 
-from flusher.catalog.fitting import meter_problems
-from flusher.catalog.model import Catalog, Subscription
-from flusher.catalog.plan_reader import PRICES_MAX
+from flusher.catalog.fitting import meter_problems, override_problems
+from flusher.catalog.model import NO_OVERRIDES, Catalog, Subscription
+from flusher.catalog.overlap import Twice, priced_twice
+from flusher.catalog.plan_reader import OWN_KEYS, PRICES_MAX
 from flusher.catalog.price_reader import read_price
 from flusher.catalog.reader import Report, Table, shown
+from flusher.catalog.timeline import Versions
+from flusher.pricing.line import rfc3339
+from flusher.pricing.plan import Plan, UsagePrice
+from sidecar.contract.meters import Meter
 
 Paths = Mapping[tuple[str, str], str]
 
@@ -26,7 +31,8 @@ def check_together(
     _check_plans_named(report, tables["subscriptions"], paths, merged)
     _check_users(report, tables["customers"], paths, read, merged)
     _check_customers_implied(report, paths, merged)
-    _check_priced_once(report, paths, merged)
+    _check_terms(report, paths, merged)
+    _check_meters_changed(report, paths, read, merged)
 
 
 def _check_meters_named(report: Report, plans: Iterable[Table], paths: Paths, merged: Catalog) -> None:
@@ -90,47 +96,67 @@ def _check_customers_implied(report: Report, paths: Paths, merged: Catalog) -> N
         )
 
 
-class _Run(NamedTuple):
-    """A subscription pays by one plan, from `start` until `end` (None: open)."""
+def terms_problems(found: Subscription, plan: Plan, meters: Mapping[str, Meter]) -> Iterator[tuple[str, str]]:
+    """Yield what a subscription can't have beside its plan and of its meters, as (key of its entry, what is wrong)."""
+    for key, message in override_problems(plan, found.overrides):
+        own = key.partition(".")[0].partition("[")[0] in OWN_KEYS
+        yield key if own else f"overrides.{key}", message
+    for number, price in enumerate(found.overrides.prices):
+        if not isinstance(price, UsagePrice):
+            continue
+        path = f"overrides.prices[{number}]"
+        if price.meter not in meters:
+            message = f"expected the name of a meter, got {shown(price.meter)}; add [[meters]] with this name"
+            yield f"{path}.meter", message
+            continue
+        for key, message in meter_problems(price, meters[price.meter]):
+            yield f"{path}.{key}", message
 
-    subscription: Subscription
-    plan: str
-    start: datetime
-    end: datetime | None
 
-
-def _check_priced_once(report: Report, paths: Paths, merged: Catalog) -> None:
-    """Note two subscriptions of a customer that run at one time and price one meter."""
-    priced: dict[tuple[str, str], list[_Run]] = {}
+def _check_terms(report: Report, paths: Paths, merged: Catalog) -> None:
+    """Note what subscriptions have otherwise than their plans and can't, where the file has the one or the other."""
     for found in merged.subscriptions.values():
-        for step, end in found.stretches:
-            plan = merged.plans.get(step.plan)
-            for meter in plan.under(step.overrides).meters if plan else ():
-                priced.setdefault((found.customer, meter), []).append(_Run(found, step.plan, step.at, end))
-    noted: set[tuple[str, str]] = set()
+        plan = merged.plans.get(found.last.plan)
+        own, plans = paths.get(("subscriptions", found.id)), paths.get(("plans", found.last.plan))
+        if plan is None or found.last.overrides == NO_OVERRIDES or (own is None and plans is None):
+            continue
+        last = replace(found, overrides=found.last.overrides)
+        for key, message in terms_problems(last, plan, merged.meters):
+            if own is not None:
+                report.add(f"{own}.{key}", message)
+            else:
+                report.add(f"{plans}", f"subscription {shown(found.id)} has {key} of its own: {message}")
+
+
+def _check_meters_changed(report: Report, paths: Paths, read: Catalog, merged: Catalog) -> None:
+    """Note a meter of the file that no longer gives what a plan outside the file asks for."""
+    for name, plan in merged.plans.items():
+        for price in plan.prices:
+            if name in read.plans or not isinstance(price, UsagePrice) or price.meter not in read.meters:
+                continue
+            for _, message in meter_problems(price, read.meters[price.meter]):
+                text = f"price {shown(price.name)} of plan {shown(name)}: {message}"
+                report.add(paths["meters", price.meter], text)
+
+
+def check_priced_once(
+    report: Report, paths: Paths, merged: Catalog, versions: Versions, zone_of: Callable[[str], tzinfo]
+) -> None:
+    """Note two subscriptions of a customer that price one meter at one time."""
     places = {place: number for number, place in enumerate(paths)}
-    for (_, meter), runs in sorted(priced.items()):
-        runs.sort(key=lambda run: (run.start, places.get(("subscriptions", run.subscription.id), -1)))
-        longest = runs[0]
-        for run in runs[1:]:
-            pair = (longest.subscription.id, run.subscription.id)
-            if (longest.end is None or run.start < longest.end) and pair not in noted:
-                noted.add(pair)
-                earlier, later = sorted(
-                    (longest, run), key=lambda one: places.get(("subscriptions", one.subscription.id), -1)
-                )
-                _note_priced_twice(report, paths, earlier, later, meter)
-            if longest.end is not None and (run.end is None or run.end > longest.end):
-                longest = run
+    for twice in priced_twice(merged.subscriptions.values(), versions, zone_of):
+        one, other = sorted((twice.one, twice.other), key=lambda found: places.get(("subscriptions", found.id), -1))
+        plans = [("plans", step.plan) for found in (other, one) for step, _ in found.stretches]
+        path = next(
+            (paths[place] for place in [("subscriptions", other.id), *plans] if place in paths), "subscriptions"
+        )
+        report.add(path, twice_text(twice))
 
 
-def _note_priced_twice(report: Report, paths: Paths, earlier: _Run, later: _Run, meter: str) -> None:
-    """Note the pair at `later` where the file has it, or else at the plan that the file changed."""
-    one, other = earlier.subscription, later.subscription
-    places = [("subscriptions", other.id), ("plans", later.plan), ("plans", earlier.plan)]
-    path = next((paths[place] for place in places if place in paths), "subscriptions")
-    report.add(
-        path,
-        f"subscriptions {shown(one.id)} and {shown(other.id)} of customer {shown(one.customer)} would both price "
-        f"meter {shown(meter)} at one time; end one before the other starts",
+def twice_text(twice: Twice) -> str:
+    """Return what is wrong with two subscriptions that price one meter."""
+    return (
+        f"subscriptions {shown(twice.one.id)} and {shown(twice.other.id)} of customer {shown(twice.one.customer)} "
+        f"would both price meter {shown(twice.meter)} at one time, from {rfc3339(twice.since)} on; "
+        "end one before the other starts"
     )

@@ -4,14 +4,21 @@ Nothing is ever removed: an entry that the file leaves out stays as it is.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Final
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
+from typing import Final, NamedTuple
 
+from flusher.catalog.changing import REACHES_BACK, Moment, settle
+from flusher.catalog.check import check_priced_once
+from flusher.catalog.detailed import detail_problems, meters_to_detail, priced_per_event
 from flusher.catalog.encode import Entry, entry_table
-from flusher.catalog.model import METER_IN_USE, Catalog, counts_the_same
+from flusher.catalog.model import METER_IN_USE, Catalog, Customer, PlanVersion, Subscription, counts_the_same
 from flusher.catalog.parse import Draft
 from flusher.catalog.problem import CatalogError, Problem
+from flusher.catalog.reader import Report
+from flusher.catalog.timeline import Versions
+from flusher.pricing.line import rfc3339
 from sidecar.contract.meters import WINDOW_S, Meter
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,29 +72,100 @@ class Changes:
 def names_to_look_up(draft: Draft) -> frozenset[str]:
     """Return the names for which `compare` has to know whether usage of a meter of that name exists."""
     meters = draft.catalog.meters
-    return frozenset(meters) | frozenset(meter.event_type for meter in meters.values())
+    priced = {meter for _, meter in priced_per_event(draft.catalog, draft.paths)}
+    return frozenset(meters) | frozenset(meter.event_type for meter in meters.values()) | priced
 
 
-Boundary = tuple[str, str, datetime]
-"""A subscription's name, `start` or `end`, and when that is: inside a window."""
+@dataclass(frozen=True, slots=True)
+class SettledDraft:
+    """What a file says, its subscriptions as they are to be: changes have their moment.
+
+    `versions` are those of every plan, the file's with it. `notes` are of plans and subscriptions, by section and name.
+    """
+
+    draft: Draft
+    versions: Versions
+    notes: Mapping[tuple[str, str], str]
+    problems: tuple[Problem, ...] = ()
 
 
-def boundaries_to_look_up(draft: Draft, current: Catalog) -> list[Boundary]:
-    """Return the new boundaries inside windows, for which `compare` has to know whether events there are summed up."""
-    found: list[Boundary] = []
+def settle_draft(draft: Draft, current: Catalog, moment: Moment) -> SettledDraft:
+    """Return the file with each changed subscription as it is to be from the moment on."""
+    versions, notes, problems = _versions_after(draft, current, moment)
+    moment = replace(moment, versions=versions)
+    merged = current.with_entries(draft.catalog)
+    settled: dict[str, Subscription] = {}
     for name, wanted in draft.catalog.subscriptions.items():
-        before = current.subscriptions.get(name)
-        for key, moment, known in (
-            ("start", wanted.start, before.start if before else None),
-            ("end", wanted.end, before.end if before else None),
-        ):
-            if moment is not None and moment != known and (moment - _EPOCH) % timedelta(seconds=WINDOW_S):
-                found.append((name, key, moment))
-    return found
+        found = settle(wanted, current.subscriptions.get(name), zone_of(merged, wanted.customer), moment)
+        path = draft.paths["subscriptions", name]
+        problems += [Problem(f"{path}.{key}", message) for key, message in found.faults]
+        settled[name] = found.subscription
+        notes["subscriptions", name] = found.note
+    return SettledDraft(
+        replace(draft, catalog=replace(draft.catalog, subscriptions=settled)), versions, notes, tuple(problems)
+    )
+
+
+def zone_of(catalog: Catalog, customer: str) -> tzinfo:
+    """Return the time zone of a customer, with or without an entry."""
+    return catalog.customers.get(customer, Customer.implied(customer)).zone
+
+
+class Boundary(NamedTuple):
+    """A new boundary of periods inside a window: where it is said (section, name and key), and when it is."""
+
+    section: str
+    name: str
+    key: str
+    at: datetime
+
+
+def boundaries_to_look_up(settled: SettledDraft, current: Catalog) -> list[Boundary]:
+    """Return the new boundaries inside windows, for which `compare` has to know whether events there are summed up."""
+    newest = {name: settled.versions[name][-1] for name in settled.draft.catalog.plans}
+    return [
+        Boundary("plans", name, "", version.effective_at)
+        for name, version in newest.items()
+        if version.at_once and current.plans.get(name) != version.plan and _is_inside_window(version.effective_at)
+    ] + [
+        Boundary("subscriptions", name, key, moment)
+        for name, wanted in settled.draft.catalog.subscriptions.items()
+        for key, moment in new_boundaries(wanted, current.subscriptions.get(name))
+    ]
+
+
+def new_boundaries(wanted: Subscription, before: Subscription | None) -> list[tuple[str, datetime]]:
+    """Return where a subscription begins, changes or ends inside a window, and did not before."""
+    known = set() if before is None else {before.start, before.end, *(change.at for change in before.changes)}
+    moments = [("start", wanted.start), ("end", wanted.end), *(("plan", change.at) for change in wanted.changes)]
+    return [
+        (key, moment)
+        for key, moment in moments
+        if moment is not None and moment not in known and _is_inside_window(moment)
+    ]
+
+
+def _is_inside_window(moment: datetime) -> bool:
+    """Whether a time lies inside a window of usage, so that single events tell what comes before and after it."""
+    return bool((moment - _EPOCH) % timedelta(seconds=WINDOW_S))
+
+
+def boundary_problem(at: datetime, floor_us: int | None, *, summed: bool) -> str | None:
+    """Return why periods can't begin or end at a time inside a window, or None (design 2.4)."""
+    if floor_us is not None and (at - _EPOCH) // timedelta(microseconds=1) <= floor_us:
+        why = "dropped"
+    elif summed:
+        why = "summed up"
+    else:
+        return None
+    return (
+        f"expected a quarter of an hour, such as 10:15:00, got {rfc3339(at)}: single events of that time are {why}, "
+        "and what lies before and behind it inside its 15 minutes can't be told apart"
+    )
 
 
 def compare(
-    draft: Draft,
+    settled: SettledDraft,
     current: Catalog,
     used: Collection[str],
     floor_us: int | None = None,
@@ -98,21 +176,33 @@ def compare(
     `used` holds those of `names_to_look_up` under which usage was counted; single events up to `floor_us`
     (microseconds since the epoch) are dropped, and in the windows of `summed` boundaries they are summed up. Raises
     CatalogError, with every problem, where the file would change what must stay: what a meter with usage counts
-    (`meter_in_use`), a subscribed plan's currency, or a subscription's customer, plan or start; and where a period
-    would be rated from single events that are not there.
+    (`meter_in_use`), a subscribed plan's currency, a subscription's customer or start, and what is invoiced; where two
+    subscriptions would price a meter; and where a period would be rated from single events that are not there.
     """
+    draft = settled.draft
+    merged = current.with_entries(draft.catalog)
+    once = Report()
+    check_priced_once(once, draft.paths, merged, settled.versions, partial(zone_of, merged))
     problems = [
         *_meter_problems(draft, current, used),
+        *detail_problems(draft.catalog, merged, draft.paths, used),
         *_currency_problems(draft, current),
-        *_subscription_problems(draft, current),
-        *_boundary_problems(draft, current, floor_us, summed),
+        *settled.problems,
+        *once.problems,
+        *_boundary_problems(settled, current, floor_us, summed),
     ]
     if problems:
         raise CatalogError(problems)
     kept = _implicit_meters_kept(draft, current, used)
-    wanted = draft.catalog.with_entries(Catalog(meters=kept))
+    detailed = meters_to_detail(draft.catalog, merged, draft.paths)
+    wanted = draft.catalog.with_entries(Catalog(meters={**kept, **detailed}))
+    notes = dict(settled.notes)
+    for name in kept:
+        notes["meters", name] = "counted by itself until now; written down so that it keeps counting"
+    for name in detailed:
+        notes["meters", name] = "detailed from now on: a price looks at single events of it"
     changes = [
-        Change(section, name, before.get(name), entry, _note(section, name, kept))
+        Change(section, name, before.get(name), entry, notes.get((section, name), ""))
         for section in SECTIONS
         for before in (_section(current, section),)
         for name, entry in _section(wanted, section).items()
@@ -142,9 +232,33 @@ def _meter_problems(draft: Draft, current: Catalog, used: Collection[str]) -> li
     return problems
 
 
+def _versions_after(
+    draft: Draft, current: Catalog, moment: Moment
+) -> tuple[Versions, dict[tuple[str, str], str], list[Problem]]:
+    """Return the versions of every plan once the file is applied, what to say of them, and what is wrong with them."""
+    versions = dict(moment.versions)
+    notes: dict[tuple[str, str], str] = {}
+    problems: list[Problem] = []
+    for name, plan in draft.catalog.plans.items():
+        if current.plans.get(name) == plan:
+            continue
+        earlier = versions.get(name, ())
+        at_once = bool(earlier) and moment.effective is not None
+        effective_at = moment.effective if at_once and moment.effective is not None else moment.now
+        versions[name] = (*earlier, PlanVersion(plan, len(earlier) + 1, effective_at, at_once))
+        if earlier:
+            when = f"from {rfc3339(effective_at)} on" if at_once else "for periods that begin from now on"
+            notes["plans", name] = f"version {len(earlier) + 1}, {when}"
+        if at_once and name in moment.closed and not moment.into_closed:
+            until = rfc3339(moment.closed[name])
+            message = f"the change would take effect at {rfc3339(effective_at)}, and it is invoiced until {until}"
+            problems.append(Problem(draft.paths["plans", name], f"{message}; {REACHES_BACK}"))
+    return versions, notes, problems
+
+
 def _currency_problems(draft: Draft, current: Catalog) -> list[Problem]:
     """Return a problem for each subscribed plan whose currency the file changes."""
-    subscribed = {found.plan for found in current.subscriptions.values()}
+    subscribed = {step.plan for found in current.subscriptions.values() for step, _ in found.stretches}
     return [
         Problem(
             f"{draft.paths['plans', name]}.currency",
@@ -156,42 +270,16 @@ def _currency_problems(draft: Draft, current: Catalog) -> list[Problem]:
     ]
 
 
-def _subscription_problems(draft: Draft, current: Catalog) -> list[Problem]:
-    """Return a problem for each key of a subscription that the file changes and that is fixed."""
-    problems = []
-    for name, found in draft.catalog.subscriptions.items():
-        before = current.subscriptions.get(name)
-        if before is None:
-            continue
-        for difference in Change("subscriptions", name, before, found).differences:
-            if difference.path != "end":
-                path = f"{draft.paths['subscriptions', name]}.{difference.path}"
-                message = (
-                    f'expected "{difference.before}", as subscription "{name}" has it, got "{difference.after}"; '
-                    f"set its end, and add another subscription with an id of its own"
-                )
-                problems.append(Problem(path, message))
-    return problems
-
-
 def _boundary_problems(
-    draft: Draft, current: Catalog, floor_us: int | None, summed: Collection[Boundary]
+    settled: SettledDraft, current: Catalog, floor_us: int | None, summed: Collection[Boundary]
 ) -> list[Problem]:
-    """Return a problem for each new boundary inside a window whose single events are not there (design 2.4)."""
+    """Return a problem for each new boundary inside a window whose single events are not there."""
     problems = []
-    for boundary in boundaries_to_look_up(draft, current):
-        name, key, moment = boundary
-        if floor_us is not None and (moment - _EPOCH) // timedelta(microseconds=1) <= floor_us:
-            why = "dropped"
-        elif boundary in summed:
-            why = "summed up"
-        else:
-            continue
-        message = (
-            f"expected a quarter of an hour, such as 10:15:00, got {moment.isoformat()}: single events of that "
-            f"time are {why}, and what lies before and behind it inside its 15 minutes can't be told apart"
-        )
-        problems.append(Problem(f"{draft.paths['subscriptions', name]}.{key}", message))
+    for boundary in boundaries_to_look_up(settled, current):
+        message = boundary_problem(boundary.at, floor_us, summed=boundary in summed)
+        if message is not None:
+            path = settled.draft.paths[boundary.section, boundary.name]
+            problems.append(Problem(f"{path}.{boundary.key}" if boundary.key else path, message))
     return problems
 
 
@@ -204,13 +292,6 @@ def _implicit_meters_kept(draft: Draft, current: Catalog, used: Collection[str])
     types = {meter.event_type for meter in draft.catalog.meters.values()} - named
     taken = current.meters.keys() | draft.catalog.meters.keys()
     return {name: implicit_meter(name) for name in sorted(types) if name in used and name not in taken}
-
-
-def _note(section: str, name: str, kept: Mapping[str, Meter]) -> str:
-    """Return why an entry that is not in the file changes."""
-    if section == "meters" and name in kept:
-        return "counted by itself until now; written down so that it keeps counting"
-    return ""
 
 
 def _section(catalog: Catalog, section: str) -> Mapping[str, Entry]:

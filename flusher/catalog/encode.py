@@ -1,7 +1,7 @@
 """Writes entries of the catalog as the tables that a file would hold: JSON values, times as RFC 3339."""
 
 from flusher.catalog.model import Customer, Subscription
-from flusher.catalog.plan_reader import plan_table
+from flusher.catalog.plan_reader import own_table, plan_table
 from flusher.pricing.line import rfc3339
 from flusher.pricing.plan import Plan
 from sidecar.contract.meters import Meter
@@ -22,13 +22,19 @@ def entry_table(entry: Entry) -> dict[str, object]:
             "stripe_customer": entry.stripe_customer,
             "time_zone": entry.time_zone,
         }
-    end = {} if entry.end is None else {"end": rfc3339(entry.end)}
+    return subscription_table(entry)
+
+
+def subscription_table(subscription: Subscription) -> dict[str, object]:
+    """Return a subscription as a table, with the terms that it has in the end."""
+    end = {} if subscription.end is None else {"end": rfc3339(subscription.end)}
     return {
-        "id": entry.id,
-        "customer": entry.customer,
-        "plan": entry.plan,
-        "start": rfc3339(entry.start),
+        "id": subscription.id,
+        "customer": subscription.customer,
+        "plan": subscription.last.plan,
+        "start": rfc3339(subscription.start),
         **end,
+        **own_table(subscription.last.overrides),
     }
 
 

@@ -7,16 +7,17 @@ others, subscriptions that would price a meter twice), because `apply` keeps wha
 import re
 import tomllib
 from dataclasses import dataclass
-from enum import StrEnum
+from difflib import get_close_matches
 from typing import Final
 
 from flusher.catalog.check import check_together
+from flusher.catalog.meter_reader import read_meter
 from flusher.catalog.model import EMPTY, Catalog, Customer, Subscription
-from flusher.catalog.plan_reader import read_plan
+from flusher.catalog.plan_reader import OWN_KEYS, read_own, read_plan
 from flusher.catalog.problem import CatalogError, Problem
-from flusher.catalog.reader import FloatText, Report, Table, shown, text_fault
+from flusher.catalog.reader import FloatText, Report, Table, shown
+from flusher.catalog.zones import zone_names
 from sidecar.contract.event import STRING_BYTES_MAX
-from sidecar.contract.meters import PROPERTY_PREFIX, Meter, property_text
 
 FILE_BYTES_MAX: Final = 16 * 1024 * 1024
 METERS_MAX: Final = 1_000
@@ -24,26 +25,9 @@ PLANS_MAX: Final = 10_000
 CUSTOMERS_MAX: Final = 100_000
 SUBSCRIPTIONS_MAX: Final = 100_000
 USERS_PER_CUSTOMER_MAX: Final = 10_000
-METER_NAME_BYTES_MAX: Final = 128
-GROUP_BY_MAX: Final = 5
-GROUP_BY_NAME_BYTES_MAX: Final = 64
-"""With these and 256 bytes a value, the key of a usage row fits into a page of Postgres's index (2,700 bytes)."""
-FILTER_KEYS_MAX: Final = 8
-FILTER_VALUES_MAX: Final = 100
 
-METER_KEYS: Final = ("name", "event_type", "aggregation", "field", "group_by", "filter")
 CUSTOMER_KEYS: Final = ("id", "user_ids", "stripe_customer", "time_zone")
-SUBSCRIPTION_KEYS: Final = ("id", "customer", "plan", "start", "end")
-SUBSCRIPTION_KEYS_LATER: Final = ("rounding", "discounts", "credits", "commitment", "trial", "overrides")
-AGGREGATIONS_LATER: Final = ("max", "min", "avg", "latest", "unique", "weighted_sum")
-TIME_ZONE_FORM: Final = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+)*", re.ASCII)
-
-
-class Aggregation(StrEnum):
-    """The aggregations that meters have."""
-
-    SUM = "sum"
-    COUNT = "count"
+SUBSCRIPTION_KEYS: Final = ("id", "customer", "plan", "start", "end", *OWN_KEYS, "overrides")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +54,10 @@ def parse(text: str, current: Catalog = EMPTY) -> Draft:
         "subscriptions": list(root.tables("subscriptions", SUBSCRIPTIONS_MAX)),
     }
     read = Catalog(
-        {meter.name: meter for meter in map(_read_meter, tables["meters"]) if meter},
+        {meter.name: meter for table in tables["meters"] if (meter := read_meter(table, current.meters))},
         {plan.name: plan for plan in map(read_plan, tables["plans"]) if plan},
         {customer.id: customer for customer in map(_read_customer, tables["customers"]) if customer},
-        {found.id: found for found in map(_read_subscription, tables["subscriptions"]) if found},
+        {found.id: found for found in map(read_subscription, tables["subscriptions"]) if found},
     )
     for section, entries in tables.items():
         _note_paths(section, entries, paths)
@@ -123,70 +107,30 @@ def _note_paths(section: str, entries: list[Table], paths: dict[tuple[str, str],
             entry.report.add(entry.at(key), f"{shown(name)} is taken by {earlier}; {remedy}")
 
 
-def _read_meter(table: Table) -> Meter | None:
-    mark = table.report.mark()
-    name = table.text("name", bytes_max=METER_NAME_BYTES_MAX)
-    aggregation = table.choice("aggregation", Aggregation, Aggregation.SUM, AGGREGATIONS_LATER)
-    event_type = table.text("event_type")
-    field = _read_field(table, aggregation)
-    group_by = table.texts("group_by", (), GROUP_BY_MAX, GROUP_BY_NAME_BYTES_MAX)
-    allowed = _read_filter(table)
-    table.only(METER_KEYS)
-    if not table.report.clean_since(mark):
-        return None
-    return Meter(name, event_type, aggregation.value, field, tuple(sorted(group_by)), dict(sorted(allowed.items())))
-
-
-def _read_field(table: Table, aggregation: Aggregation) -> str:
-    """Return what the meter sums: `units`, or `properties.<name>`."""
-    mark = table.report.mark()
-    field = table.text("field", "units", bytes_max=STRING_BYTES_MAX + len(PROPERTY_PREFIX))
-    if not table.report.clean_since(mark) or field == "units":
-        return "units"
-    name = field.removeprefix(PROPERTY_PREFIX)
-    if name == field or text_fault(name):
-        table.problem("field", '"units" or "properties.<name>"')
-    elif aggregation is Aggregation.COUNT:
-        table.problem("field", "none for a count", "a count counts events and reads no field; leave it out")
-    return field
-
-
-def _read_filter(table: Table) -> dict[str, tuple[str, ...]]:
-    """Return the allowed values of each property; integers and booleans as the text that events compare by."""
-    inner = table.table("filter")
-    if len(inner.values) > FILTER_KEYS_MAX:
-        table.report.add(inner.path, f"expected at most {FILTER_KEYS_MAX} keys, got {len(inner.values)}")
-        return {}
-    allowed: dict[str, tuple[str, ...]] = {}
-    for key in inner.values:
-        if fault := text_fault(key):
-            table.report.add(inner.path, f"key {shown(key)}: {fault}")
-            continue
-        values = inner.scalars(key, FILTER_VALUES_MAX)
-        allowed[key] = tuple(sorted(map(property_text, values)))
-    return allowed
-
-
 def _read_customer(table: Table) -> Customer | None:
     mark = table.report.mark()
     name = table.text("id")
     user_ids = table.texts("user_ids", (name,), USERS_PER_CUSTOMER_MAX, STRING_BYTES_MAX)
     stripe_customer = table.text("stripe_customer", name)
-    _check_time_zone(table)
+    time_zone = _time_zone(table)
     table.only(CUSTOMER_KEYS)
-    return Customer(name, user_ids, stripe_customer) if table.report.clean_since(mark) else None
+    return Customer(name, user_ids, stripe_customer, time_zone) if table.report.clean_since(mark) else None
 
 
-def _check_time_zone(table: Table) -> None:
-    """Note a time zone other than UTC."""
+def _time_zone(table: Table) -> str:
+    """Return the name of a time zone."""
     mark = table.report.mark()
     zone = table.text("time_zone", "UTC")
-    if table.report.clean_since(mark) and zone != "UTC":
-        remedy = "other zones are not supported yet" if TIME_ZONE_FORM.fullmatch(zone) else ""
-        table.problem("time_zone", '"UTC"', remedy)
+    if table.report.clean_since(mark) and zone not in zone_names():
+        near = get_close_matches(zone, zone_names(), 1)
+        table.problem(
+            "time_zone", 'an IANA time zone, such as "Europe/Berlin"', f"did you mean {near[0]}?" if near else ""
+        )
+    return zone
 
 
-def _read_subscription(table: Table) -> Subscription | None:
+def read_subscription(table: Table) -> Subscription | None:
+    """Return the subscription of a table, without changes, or None when the table's report has a problem with it."""
     mark = table.report.mark()
     customer, plan = table.text("customer"), table.text("plan")
     name = table.text("id", f"{customer}/{plan}", bytes_max=2 * STRING_BYTES_MAX + 1)
@@ -194,7 +138,8 @@ def _read_subscription(table: Table) -> Subscription | None:
     end = table.instant("end", required=False)
     if start is not None and end is not None and end <= start:
         table.problem("end", f"a time after the start, {start.isoformat()}")
-    table.only(SUBSCRIPTION_KEYS, SUBSCRIPTION_KEYS_LATER)
-    if start is None or not table.report.clean_since(mark):
+    overrides = read_own(table)
+    table.only(SUBSCRIPTION_KEYS)
+    if start is None or overrides is None or not table.report.clean_since(mark):
         return None
-    return Subscription(name, customer, plan, start, end)
+    return Subscription(name, customer, plan, start, end, overrides)

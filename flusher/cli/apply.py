@@ -10,6 +10,7 @@ from flusher.catalog.encode import entry_table
 from flusher.catalog.parse import FILE_BYTES_MAX
 from flusher.catalog.problem import CatalogError, Problem
 from flusher.catalog_store import Applied, apply_catalog
+from flusher.cli.instant import instant
 from flusher.cli.target import add_target_arguments, find_target
 from flusher.database import check_schema, connect
 from sidecar.contract.codes import TaximeterError
@@ -19,6 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the file, `--dry-run` and `--json`."""
     parser.add_argument("file", metavar="FILE", type=Path, help="the catalog: meters, plans, customers (TOML)")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
+    parser.add_argument(
+        "--effective",
+        metavar="T",
+        type=instant,
+        help="when changed plans and subscriptions take effect, in the middle of a period too (default: with the "
+        "periods that begin next)",
+    )
+    parser.add_argument(
+        "--into-closed",
+        action="store_true",
+        help="let --effective reach behind what is invoiced: periods that begin at or after it are rated anew",
+    )
     parser.add_argument("--json", action="store_true", help="report as JSON on standard output")
     add_target_arguments(parser, "database")
 
@@ -26,11 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Apply the file and say what changed. Raises CatalogError with every problem of the file."""
     try:
+        if args.into_closed and args.effective is None:
+            raise TaximeterError("usage_invalid", "--into-closed: expected --effective T with it")
         text = read_catalog_file(args.file)
         target = find_target(args)
         url = target.need_database()
         target.announce("database")
-        applied = apply_file(url, text, dry_run=args.dry_run)
+        with connect(url) as connection:
+            check_schema(connection)
+            applied = apply_catalog(
+                connection, text, dry_run=args.dry_run, effective=args.effective, into_closed=args.into_closed
+            )
     except CatalogError as error:
         if args.json:
             _print_json({"applied": False, "problems": [_problem_json(problem) for problem in error.problems]})
@@ -40,13 +59,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         sys.stdout.write(_summary(applied, dry_run=args.dry_run))
     return 0
-
-
-def apply_file(url: str, text: str, *, dry_run: bool = False) -> Applied:
-    """Apply the text of a catalog to the database at `url`; see `catalog_store.apply_catalog`."""
-    with connect(url) as connection:
-        check_schema(connection)
-        return apply_catalog(connection, text, dry_run=dry_run)
 
 
 def read_catalog_file(path: Path) -> str:
@@ -99,20 +111,16 @@ def _summary(applied: Applied, *, dry_run: bool) -> str:
     changes = applied.changes.changes
     if not changes:
         return "nothing to change: the catalog is as the file says\n"
-    lines = [line for change in changes for line in _change_lines(change, applied.plan_versions)]
+    lines = [line for change in changes for line in _change_lines(change)]
     added = sum(change.before is None for change in changes)
     done = "would be added" if dry_run else "added"
     lines.append(f"{added} {done}, {len(changes) - added} {'would be ' if dry_run else ''}changed")
     return "\n".join(lines) + "\n"
 
 
-def _change_lines(change: Change, versions: dict[str, int]) -> list[str]:
-    kind = change.section.removesuffix("s")
-    version = ""
-    if change.section == "plans" and change.before is not None:
-        version = f" (version {versions[change.name]}, for periods that begin from now on)"
+def _change_lines(change: Change) -> list[str]:
     note = f" ({change.note})" if change.note else ""
-    head = f"{'~' if change.before else '+'} {kind} {change.name}{version}{note}"
+    head = f"{'~' if change.before else '+'} {change.section.removesuffix('s')} {change.name}{note}"
     if change.before is None:
         return [head]
     return [

@@ -1,6 +1,10 @@
 """Catalog texts that the tests of the catalog share."""
 
-from flusher.catalog.model import EMPTY, Catalog
+from datetime import UTC, datetime
+
+from flusher.catalog.changing import Moment
+from flusher.catalog.diff import compare, settle_draft
+from flusher.catalog.model import EMPTY, Catalog, PlanVersion
 from flusher.catalog.parse import Draft, parse
 from flusher.catalog.problem import CatalogError
 
@@ -51,10 +55,20 @@ def draft(text: str, current: Catalog = EMPTY) -> Draft:
     return parse(text, current)
 
 
+def moment_of(current: Catalog, now: str = "2025-07-20", effective: str | None = None) -> Moment:
+    """A moment at which each plan of a catalog has had one version for years."""
+    versions = {name: (PlanVersion(plan, 1, instant("2020-01-01")),) for name, plan in current.plans.items()}
+    return Moment(instant(now), versions, effective=None if effective is None else instant(effective))
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
 def problems(text: str, current: Catalog = EMPTY) -> dict[str, str]:
     """What is wrong with a file: message by path."""
     try:
-        parse(text, current)
+        compare(settle_draft(parse(text, current), current, moment_of(current)), current, ())
     except CatalogError as error:
         return {problem.path: problem.message for problem in error.problems}
     return {}

@@ -217,7 +217,8 @@ CUSTOMER_CASES = [
     ),
     ('[[customers]]\nid = "a"\nuser_ids = ["b"]\n[[customers]]\nid = "b"\n', "customers[1].id", 'customer "a"\'s'),
     ('[[customers]]\nid = "a"\n[[customers]]\nid = "a"\n', "customers[1].id", "taken by customers[0]"),
-    ('[[customers]]\nid = "a"\ntime_zone = "Europe/Berlin"\n', "customers[0].time_zone", "not supported yet"),
+    ('[[customers]]\nid = "a"\ntime_zone = "Europe/Berln"\n', "customers[0].time_zone", "did you mean Europe/Berlin?"),
+    ('[[customers]]\nid = "a"\ntime_zone = "+02:00"\n', "customers[0].time_zone", "expected an IANA time zone"),
     ('[[customers]]\nid = "a"\ntime_zone = 1\n', "customers[0].time_zone", "got the integer 1"),
     ('[[customers]]\nid = "a"\nname = "A"\n', "customers[0].name", "unknown key"),
 ]
@@ -264,9 +265,9 @@ SUBSCRIPTION_CASES = [
         "a time after the start",
     ),
     (
-        subscription('customer = "a"\nplan = "pro"\nstart = 2025-07-01T00:00:00Z\ntrial = 14'),
-        "subscriptions[0].trial",
-        "not supported yet",
+        subscription('customer = "a"\nplan = "pro"\nstart = 2025-07-01T00:00:00Z\ntrial = {days = "x"}'),
+        "subscriptions[0].trial.days",
+        "expected",
     ),
     (BASE + SUBSCRIPTION, "subscriptions[1].id", '"cus_1/pro" is taken by subscriptions[0]'),
     (

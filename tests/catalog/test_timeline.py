@@ -1,6 +1,6 @@
 """What a subscription pays by, and when its periods begin: versions, plan changes, trials, ends."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -30,7 +30,7 @@ JULY = Subscription("s", "c", "pro", at("2025-07-01"))
 
 
 def periods(
-    subscription: Subscription, versions: dict[str, tuple[PlanVersion, ...]], count: int = 4
+    subscription: Subscription, versions: Mapping[str, tuple[PlanVersion, ...]], count: int = 4
 ) -> list[tuple[str, str, str]]:
     """The first periods: plan and version, start, end."""
     found = list(walk(subscription, versions, count))
@@ -41,7 +41,7 @@ def periods(
 
 
 def walk(
-    subscription: Subscription, versions: dict[str, tuple[PlanVersion, ...]], count: int, zone: str = "UTC"
+    subscription: Subscription, versions: Mapping[str, tuple[PlanVersion, ...]], count: int, zone: str = "UTC"
 ) -> Iterator[tuple[Terms, BillingPeriod]]:
     start = subscription.start
     for _ in range(count):
@@ -204,7 +204,7 @@ cycles = st.builds(Cycle, st.sampled_from(list(Interval)), st.sampled_from(list(
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> tuple[Subscription, dict[str, tuple[PlanVersion, ...]]]:
+def histories(draw: st.DrawFn) -> tuple[Subscription, Mapping[str, tuple[PlanVersion, ...]]]:
     """Any subscription, with any versions of its plans."""
     versions = {
         name: tuple(
@@ -225,7 +225,7 @@ def histories(draw: st.DrawFn) -> tuple[Subscription, dict[str, tuple[PlanVersio
 
 @given(histories(), st.sampled_from(["UTC", "Europe/Berlin", "Asia/Beirut"]))
 def test_periods_tile_the_subscription_whatever_changes_there_are(
-    history: tuple[Subscription, dict[str, tuple[PlanVersion, ...]]], zone: str
+    history: tuple[Subscription, Mapping[str, tuple[PlanVersion, ...]]], zone: str
 ) -> None:
     subscription, versions = history
     first = billing_start(subscription, versions)

@@ -72,9 +72,9 @@ SELECT coalesce(max(revision), 0) FROM revisions
 INSERT INTO plans (name) VALUES (%(plan)s) ON CONFLICT DO NOTHING
 
 -- name: add_plan_version
--- A plan under its next version, in effect from now on; never before the version that it follows.
-INSERT INTO plan_versions (plan, version, effective_at, definition)
-SELECT %(plan)s, coalesce(max(version), 0) + 1, greatest(clock_timestamp(), max(effective_at)), %(definition)s
+-- A plan under its next version.
+INSERT INTO plan_versions (plan, version, effective_at, at_once, definition)
+SELECT %(plan)s, coalesce(max(version), 0) + 1, %(effective_at)s, %(at_once)s, %(definition)s
 FROM plan_versions WHERE plan = %(plan)s
 RETURNING version
 
@@ -92,14 +92,76 @@ DELETE FROM customer_users WHERE customer = ANY(%(customers)s)
 -- A user of a customer, at its place in the list.
 INSERT INTO customer_users (user_id, customer, place) VALUES (%(user_id)s, %(customer)s, %(place)s)
 
--- name: upsert_subscription
--- Add a subscription, or change its end.
-INSERT INTO subscriptions (id, customer, plan, start_at, end_at)
-VALUES (%(id)s, %(customer)s, %(plan)s, %(start)s, %(end)s)
-ON CONFLICT (id) DO UPDATE SET end_at = excluded.end_at
+-- name: stage_subscriptions
+-- Where subscriptions are copied to; `place` is where each comes from, by its number.
+CREATE TEMPORARY TABLE staged_subscriptions (
+    place bigint, id text, customer text, plan text, start_at timestamptz, end_at timestamptz, overrides jsonb
+) ON COMMIT DROP
+
+-- name: stage_changes
+-- Where their changes are copied to.
+CREATE TEMPORARY TABLE staged_changes (subscription text, at timestamptz, plan text, overrides jsonb) ON COMMIT DROP
+
+-- name: copy_subscriptions
+-- Those to be written.
+COPY staged_subscriptions (place, id, customer, plan, start_at, end_at, overrides) FROM STDIN
+
+-- name: copy_changes
+-- All changes of those.
+COPY staged_changes (subscription, at, plan, overrides) FROM STDIN
+
+-- name: upsert_subscriptions
+-- Add the staged subscriptions, or put what can change of them in the place of what was.
+INSERT INTO subscriptions (id, customer, plan, start_at, end_at, overrides)
+SELECT id, customer, plan, start_at, end_at, overrides FROM staged_subscriptions ORDER BY id
+ON CONFLICT (id) DO UPDATE SET (plan, end_at, overrides) = (excluded.plan, excluded.end_at, excluded.overrides)
+
+-- name: forget_changes
+-- Take the changes off the staged subscriptions, before their new ones are written.
+DELETE FROM subscription_changes WHERE subscription IN (SELECT id FROM staged_subscriptions)
+
+-- name: add_changes
+-- The staged changes.
+INSERT INTO subscription_changes (subscription, at, plan, overrides)
+SELECT subscription, at, plan, overrides FROM staged_changes ORDER BY subscription, at
+
+-- name: drop_staged
+-- Several writes may share a transaction.
+DROP TABLE staged_subscriptions, staged_changes
+
+-- name: list_subscriptions_invoiced
+-- How far subscriptions are invoiced; no row for one that is not at all.
+SELECT subscription, max(period_end) AS until
+FROM invoices WHERE kind = 'period' AND subscription = ANY(%(ids)s)
+GROUP BY subscription
+
+-- name: list_plans_invoiced
+-- Until when periods are invoiced by some plans, where that is after a time.
+SELECT plan, max(period_end) AS until
+FROM invoices WHERE kind = 'period' AND plan = ANY(%(plans)s) AND period_end > %(at)s
+GROUP BY plan
 
 -- name: find_summed
--- Whether some users have summed rows in the window of a moment: they lie at its start.
-SELECT 1 FROM events
-WHERE event_time = date_bin('15 minutes', %(moment)s, 'epoch') AND user_id = ANY(%(users)s) AND events > 1
-LIMIT 1
+-- Which of some boundaries lie in windows of which their users have summed rows: these lie at the windows' starts.
+SELECT DISTINCT place
+FROM unnest(%(places)s::bigint[], %(users)s::text[], %(moments)s::timestamptz[]) AS boundary (place, user_id, at)
+WHERE EXISTS (
+    SELECT FROM events
+    WHERE event_time = date_bin('15 minutes', at, 'epoch') AND events.user_id = boundary.user_id AND events > 1
+)
+
+-- name: find_summed_of_plans
+-- The same for boundaries of everybody who is or will be on a plan.
+SELECT place
+FROM unnest(%(places)s::bigint[], %(plans)s::text[], %(moments)s::timestamptz[]) AS boundary (place, plan, at)
+WHERE EXISTS (
+    SELECT FROM events LEFT JOIN customer_users USING (user_id)
+    WHERE event_time = date_bin('15 minutes', at, 'epoch') AND events > 1
+      AND coalesce(customer_users.customer, events.user_id) IN (
+        SELECT subscriptions.customer FROM subscriptions
+        WHERE subscriptions.plan = boundary.plan OR EXISTS (
+            SELECT FROM subscription_changes AS later
+            WHERE later.subscription = subscriptions.id AND later.plan = boundary.plan
+        )
+    )
+)

@@ -1,0 +1,124 @@
+"""What a change of a subscription does, and from when on. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, tzinfo
+
+from flusher.catalog.model import PlanChange, PlanVersion, Subscription
+from flusher.catalog.timeline import next_period
+from flusher.pricing.line import rfc3339
+
+REACHES_BACK = "take a later time, or let what is invoiced be rated anew with --into-closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When changes are made, and when they take effect.
+
+    `now` is the database's clock. A changed plan or subscription takes effect at `effective`; where that is None,
+    with the periods that follow the running ones. `versions` are those of every plan, the newest as it is to be.
+    `invoiced` is how far subscriptions are invoiced, by id, as far as they are at all; `closed` until when periods are
+    invoiced by a plan, by its name, where that is after `effective`. With `into_closed` a change may reach behind both:
+    the invoiced periods that begin at or after `effective` are rated anew.
+    """
+
+    now: datetime
+    versions: Mapping[str, Sequence[PlanVersion]] = field(default_factory=dict)
+    invoiced: Mapping[str, datetime] = field(default_factory=dict)
+    closed: Mapping[str, datetime] = field(default_factory=dict)
+    effective: datetime | None = None
+    into_closed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A subscription as it is to be: `note` says from when on, `faults` what is wrong, by the key."""
+
+    subscription: Subscription
+    note: str = ""
+    faults: tuple[tuple[str, str], ...] = ()
+
+
+def settle(wanted: Subscription, before: Subscription | None, zone: tzinfo, moment: Moment) -> Settled:
+    """Return what becomes of a subscription that is to be as `wanted` says, which has no changes of its own.
+
+    Another plan or other overrides are a change from the moment on; changes that were to come later are dropped.
+    `zone` is the customer's.
+    """
+    if before is None:
+        return Settled(wanted)
+    faults = [
+        (key, _fixed(before.id, theirs, ours))
+        for key, theirs, ours in (
+            ("customer", before.customer, wanted.customer),
+            ("start", rfc3339(before.start), rfc3339(wanted.start)),
+        )
+        if theirs != ours
+    ]
+    if faults:
+        return Settled(before, faults=tuple(faults))
+    invoiced = moment.invoiced.get(before.id)
+    if wanted.end is not None and invoiced is not None and wanted.end < invoiced and wanted.end != before.end:
+        message = (
+            f"expected an end at or after {rfc3339(invoiced)}, as far as it is invoiced, got {rfc3339(wanted.end)}"
+        )
+        return Settled(before, faults=(("end", message),))
+    ended = replace(before, end=wanted.end)
+    if (wanted.plan, wanted.overrides) == (before.last.plan, before.last.overrides):
+        return Settled(ended)
+    return _changed(wanted, ended, zone, moment)
+
+
+def running_end(subscription: Subscription, zone: tzinfo, moment: Moment) -> datetime | None:
+    """Return the end of the running period, or when the first one begins; None once the subscription has ended."""
+    at = moment.invoiced.get(subscription.id, subscription.start)
+    while found := next_period(subscription, moment.versions, zone, at):
+        period = found[1].period
+        if period.start > moment.now:
+            return period.start
+        if period.end > moment.now:
+            return period.end
+        at = period.end
+    return None
+
+
+def _changed(wanted: Subscription, before: Subscription, zone: tzinfo, moment: Moment) -> Settled:
+    """Return the subscription with another plan or other overrides from the moment on."""
+    key = "plan" if wanted.plan != before.last.plan else "overrides"
+    theirs, ours = (moment.versions[name][-1].plan.currency for name in (before.last.plan, wanted.plan))
+    if theirs != ours:
+        message = (
+            f'expected a plan in "{theirs}", as the subscription is billed, got one in "{ours}"; end it, and add one'
+        )
+        return Settled(before, faults=(("plan", message),))
+    at = moment.effective or running_end(before, zone, moment)
+    if at is None or (before.end is not None and at >= before.end):
+        message = "it ends before the change would take effect; move the end, or add another subscription"
+        return Settled(before, faults=((key, message),))
+    invoiced = moment.invoiced.get(before.id)
+    if invoiced is not None and at < invoiced and not moment.into_closed:
+        message = f"the change would take effect at {rfc3339(at)}, and it is invoiced until {rfc3339(invoiced)}"
+        return Settled(before, faults=((key, f"{message}; {REACHES_BACK}"),))
+    at = max(at, before.start)
+    dropped = [change for change in before.changes if change.at >= at]
+    note = f"from {rfc3339(at)} on"
+    if dropped:
+        note += f"; the change of {rfc3339(dropped[0].at)} is dropped"
+    return Settled(with_change(before, PlanChange(at, wanted.plan, wanted.overrides)), note)
+
+
+def with_change(before: Subscription, change: PlanChange) -> Subscription:
+    """Return a subscription that pays by `change` from then on, whatever was to come later."""
+    if change.at <= before.start:
+        return replace(before, plan=change.plan, overrides=change.overrides, changes=())
+    kept = replace(before, changes=tuple(earlier for earlier in before.changes if earlier.at < change.at))
+    if (kept.last.plan, kept.last.overrides) == (change.plan, change.overrides):
+        return kept
+    return replace(kept, changes=(*kept.changes, change))
+
+
+def _fixed(subscription: str, theirs: str, ours: str) -> str:
+    return (
+        f'expected "{theirs}", as subscription "{subscription}" has it, got "{ours}"; '
+        "set its end, and add another subscription with an id of its own"
+    )
