@@ -1,6 +1,7 @@
 """What goes around the prices of a period: the invoice's minimum and maximum, the commitment, discounts."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from decimal import Decimal
 
 from flusher.pricing.charge import Charge, ChargeKind
@@ -48,7 +49,11 @@ def active_discounts(plan: Plan, span: Span, billing: BillingPeriod) -> list[Dis
 
 
 def discounts_in_advance(discounts: Iterable[Discount], period: Period, base: Decimal, write: Writer) -> list[Charge]:
-    """Return what is off the advance part of a period, `base` in all; each discount takes from what others left."""
+    """Return what is off the advance part of a period, `base` in all; each discount takes from what others left.
+
+    The ids of the lines differ from those in arrears, whose price and period are the same.
+    """
+    write = replace(write, scope=f"{write.scope}/advance")
     charges = []
     for discount in discounts:
         off, working = _off(discount, base, write)
