@@ -1,0 +1,158 @@
+"""Every aggregation on real servers, whatever the order, the drains and the faults, against plain Python."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from flusher.catalog_store import apply_catalog, load_meters
+from flusher.database import connect
+from flusher.invoicing.quantities import SummedWindow, read_usage
+from flusher.pricing.measure import Measure, Need
+from flusher.pricing.period import Period
+from sidecar.contract.codes import TryAgainError
+from sidecar.contract.event import Event
+from sidecar.contract.units import NANO, to_decimal
+from tests.flusher.meters_oracle import Group, Happened, shown
+from tests.protocol.system import JULY_US, System, an_event
+
+DAY_US = 86_400_000_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+USERS = ("ann", "bob", "cat")
+REGIONS = ("eu", "us", None)
+
+AGGREGATIONS = ("sum", "count", "max", "min", "avg", "latest", "unique", "weighted_sum")
+
+
+def catalog() -> str:
+    """Returns a meter of every aggregation: plain, grouped, and of a property with a filter; some of them detailed."""
+    meters = []
+    for aggregation in AGGREGATIONS:
+        of_property = 'field = "properties.size"\n' if aggregation != "count" else ""
+        plain = of_property if aggregation == "unique" else ""
+        head = f'event_type = "call"\naggregation = "{aggregation}"\n'
+        narrow = 'group_by = ["region", "plan"]\nfilter = {plan = ["pro", "7"]}\n'
+        meters += [
+            f'[[meters]]\nname = "{aggregation}"\n{head}{plain}',
+            f'[[meters]]\nname = "{aggregation}_grouped"\n{head}{plain}group_by = ["region"]\n',
+            f'[[meters]]\nname = "{aggregation}_filtered"\n{head}{of_property}{narrow}',
+        ]
+    meters.append('[[meters]]\nname = "payments"\nevent_type = "call"\ngroup_by = ["region"]\ndetailed = true\n')
+    return "".join(meters)
+
+
+def happenings(dice: random.Random, count: int) -> list[tuple[Happened, Event]]:
+    """Returns random events of four days, each as the oracle sees it and as it is sent; some share their time."""
+    found = []
+    for number in range(count):
+        time_us = JULY_US + dice.choice((dice.randrange(4 * DAY_US), dice.randrange(40) * DAY_US // 10))
+        nanos = dice.choice((dice.randrange(-5, 50) * NANO, dice.randrange(NANO * 1000)))
+        properties: dict[str, object] = {"session": number}
+        if (region := dice.choice(REGIONS)) is not None:
+            properties["region"] = region
+        if dice.random() < 0.8:
+            properties["size"] = dice.randrange(-3, 8)
+        if dice.random() < 0.7:
+            properties["plan"] = dice.choice(("pro", "free", 7))
+        text = msgspec.json.encode(properties, order="sorted").decode()
+        user = dice.choice(USERS)
+        sent = an_event(f"e-{number}", user_id=user, event_type="call", nanos=nanos, time_us=time_us, properties=text)
+        found.append((Happened(user, time_us, sent.key, to_decimal(nanos), properties), sent))
+    return found
+
+
+def periods(dice: random.Random) -> Iterator[tuple[int, int]]:
+    """Yields whole days, ends inside windows, a period inside one window, and one that nothing happened in."""
+    yield JULY_US // DAY_US * DAY_US, (JULY_US // DAY_US + 5) * DAY_US
+    for _ in range(5):
+        start = JULY_US - DAY_US // 2 + dice.randrange(4 * DAY_US)
+        yield start, start + dice.randrange(1, 2 * DAY_US)
+    yield JULY_US + DAY_US, JULY_US + DAY_US + 60_000_000
+    yield JULY_US + 30 * DAY_US, JULY_US + 31 * DAY_US
+
+
+def period(start_us: int, end_us: int) -> Period:
+    return Period(EPOCH + timedelta(microseconds=start_us), EPOCH + timedelta(microseconds=end_us))
+
+
+def values_of(measure: Measure) -> list[Decimal]:
+    return [run.units for run in measure.runs for _ in range(run.events)]
+
+
+def check(system: System, happened: list[Happened], dice: random.Random) -> None:
+    """Compares what is read with the oracle: every meter, several periods and sets of users, all in one go."""
+    with connect(system.database_url) as connection:
+        meters = {meter.name: meter for meter in load_meters(connection)}
+        asked: list[tuple[tuple[str, ...], Need]] = []
+        for start_us, end_us in periods(dice):
+            users = tuple(dice.sample(USERS, dice.randrange(1, 4)))
+            for name in meters:
+                for per_group in (False, True):
+                    free = dice.randrange(6) if name == "payments" else None
+                    asked.append((users, Need(name, period(start_us, end_us), free, per_group)))
+        found = read_usage(connection, asked)
+    assert len(found) == len(asked)
+    for (users, need), reading in zip(asked, found, strict=True):
+        assert not isinstance(reading, SummedWindow)
+        start_us, end_us = ((at - EPOCH) // timedelta(microseconds=1) for at in (need.period.start, need.period.end))
+        wanted = shown(meters[need.meter], happened, users, start_us, end_us, per_group=need.per_group)
+        got: dict[Group, Measure] = {measure.dimensions: measure for measure in reading.measures}
+        figures = {group: (one.quantity, one.events) for group, one in got.items()}
+        assert figures == {group: (one.quantity, one.events) for group, one in wanted.items()}, (users, need)
+        assert reading.events == sum(one.events for one in wanted.values())
+        if need.free_events is not None:
+            for group, one in wanted.items():
+                values, free = values_of(got[group]), need.free_events
+                assert sorted(values[:free]) == sorted(one.values[:free]), (users, need)
+                assert sorted(values[free:]) == sorted(one.values[free:]), (users, need)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_every_aggregation_is_the_same_however_events_are_split_over_drains(system: System, seed: int) -> None:
+    # given meters of every aggregation
+    dice = random.Random(seed)
+    with connect(system.database_url, autocommit=True) as connection:
+        apply_catalog(connection, catalog())
+    # when random events come in random order, in random parts with drains between them, and some of them again
+    made = happenings(dice, 90)
+    dice.shuffle(made)
+    rest = made
+    while rest:
+        size = dice.randrange(1, 40)
+        some, rest = rest[:size], rest[size:]
+        again = [event for _, event in dice.sample(made[: len(made) - len(rest)], min(3, len(made) - len(rest)))]
+        await system.send([*(event for _, event in some), *again])
+        if dice.random() < 0.6:
+            await system.flush()
+            check(system, [one for one, _ in made[: len(made) - len(rest)]], dice)
+    await system.flush()
+    # then what is read is what plain Python makes of all of them
+    check(system, [one for one, _ in made], dice)
+
+
+async def test_a_flusher_that_ends_behind_the_commit_keeps_each_value_once(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given events in Redis
+    dice = random.Random(7)
+    with connect(system.database_url, autocommit=True) as connection:
+        apply_catalog(connection, catalog())
+    made = happenings(dice, 40)
+    await system.send([event for _, event in made])
+
+    # when the flusher ends between the commit and the publishing, and another one goes on
+    def end(*_: object) -> None:
+        raise TryAgainError("redis_unavailable", "ended here")
+
+    with monkeypatch.context() as ending:
+        ending.setattr(system.worker._source, "publish", end)
+        with pytest.raises(TryAgainError):
+            await asyncio.to_thread(system.worker.run_once)
+    await system.send([event for _, event in made[:10]])
+    await system.flush()
+    # then nothing is missing, and nothing is there twice
+    check(system, [one for one, _ in made], dice)
