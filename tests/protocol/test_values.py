@@ -5,6 +5,7 @@ import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -12,8 +13,11 @@ import pytest
 from flusher.catalog_store import apply_catalog, load_meters
 from flusher.database import connect
 from flusher.invoicing.quantities import SummedWindow, read_usage
+from flusher.pricing.line import dimensions_of
 from flusher.pricing.measure import Measure, Need
 from flusher.pricing.period import Period
+from flusher.usage import Part, Range
+from flusher.usage import read_usage as read_usage_parts
 from sidecar.contract.codes import TryAgainError
 from sidecar.contract.event import Event
 from sidecar.contract.units import NANO, to_decimal
@@ -109,6 +113,77 @@ def check(system: System, happened: list[Happened], dice: random.Random) -> None
                 values, free = values_of(got[group]), need.free_events
                 assert sorted(values[:free]) == sorted(one.values[:free]), (users, need)
                 assert sorted(values[free:]) == sorted(one.values[free:]), (users, need)
+
+
+def check_report(system: System, happened: list[Happened], part: Part | None) -> None:
+    """Compares what is reported of four days and a quarter with the oracle, part by part."""
+    start_us = JULY_US // DAY_US * DAY_US + 6 * 3_600_000_000
+    span = period(start_us, start_us + 4 * DAY_US + 900_000_000)
+    with connect(system.database_url) as connection:
+        meters = {meter.name: meter for meter in load_meters(connection)}
+        rows = list(read_usage_parts(connection, Range(span.start, span.end), part=part))
+    found: dict[tuple[str, str, Group, datetime], tuple[Decimal, int]] = {}
+    for row in rows:
+        found[row.customer, row.meter, dimensions_of(row.dimensions), row.span.start] = row.units, row.events
+    assert len(found) == len(rows)
+    wanted: dict[tuple[str, str, Group, datetime], tuple[Decimal, int]] = {}
+    edges = list(edges_of(span, part))
+    for start, end in pairwise(edges):
+        bounds = [(at - EPOCH) // timedelta(microseconds=1) for at in (start, end)]
+        for name, meter in meters.items():
+            for customer, users in (("acme", ("ann", "bob")), ("cat", ("cat",))):
+                for group, one in shown(meter, happened, users, bounds[0], bounds[1], per_group=True).items():
+                    if one.events or one.quantity:
+                        wanted[customer, name, group, start] = one.quantity, one.events
+    assert found == wanted
+
+
+def edges_of(span: Period, part: Part | None) -> Iterator[datetime]:
+    """Yields where the parts of a range begin, and its end."""
+    at, length = span.start, {Part.HOUR: timedelta(hours=1), Part.DAY: timedelta(days=1)}
+    while at < span.end:
+        yield at
+        if part is None or part is Part.MONTH:
+            break
+        at = EPOCH + ((at - EPOCH) // length[part] + 1) * length[part]
+    yield span.end
+
+
+@pytest.mark.parametrize("part", [None, Part.HOUR, Part.DAY, Part.MONTH])
+async def test_a_report_shows_every_aggregation_part_by_part(system: System, part: Part | None) -> None:
+    # given a customer of two users, one without an entry, and random events of both
+    dice = random.Random(11)
+    customer = '[[customers]]\nid = "acme"\nuser_ids = ["ann", "bob"]\n'
+    with connect(system.database_url, autocommit=True) as connection:
+        apply_catalog(connection, catalog() + customer)
+    made = happenings(dice, 90)
+    for first in range(0, len(made), 30):
+        await system.send([event for _, event in made[first : first + 30]])
+        await system.flush()
+    # then each part shows what plain Python makes of it; levels go on in parts without events
+    check_report(system, [one for one, _ in made], part)
+
+
+async def test_the_view_by_hour_is_the_report_by_hour(system: System) -> None:
+    # given levels, maxima and averages of some hours
+    dice = random.Random(12)
+    with connect(system.database_url, autocommit=True) as connection:
+        apply_catalog(connection, catalog())
+    await system.send([event for _, event in happenings(dice, 30)])
+    await system.flush()
+    span = period(JULY_US // DAY_US * DAY_US, (JULY_US // DAY_US + 5) * DAY_US)
+    with connect(system.database_url) as connection:
+        rows = read_usage_parts(connection, Range(span.start, span.end), part=Part.HOUR)
+        reported = {
+            (row.customer, row.meter, dimensions_of(row.dimensions), row.span.start, row.units, row.events)
+            for row in rows
+        }
+        shown_by_view = connection.execute(
+            "SELECT customer, meter, dimensions, window_start, units, events FROM usage_by_hour "
+            "WHERE window_start < %s",
+            (span.end,),
+        ).fetchall()
+    assert {(*row[:2], dimensions_of(row[2]), row[3].astimezone(UTC), *row[4:]) for row in shown_by_view} == reported
 
 
 @pytest.mark.parametrize("seed", range(3))
