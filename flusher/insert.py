@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from flusher.adding import Counters, Gathered
 from flusher.entry import Entry
 from flusher.law import NOTHING_REFUSED, Case, Court, Decision, Outcome, claim_keys
 from flusher.ledger import Ledger, LedgerRow
 from flusher.store import DataRefused
 from flusher.summed import KeyedRows, Summing
-from flusher.voids import stored_voids
+from flusher.voids import Voiding, stored_voids
 from sidecar.contract.codec import Batch
 from sidecar.contract.codes import TaximeterError
 
@@ -44,6 +45,21 @@ class Inserter:
                 ) from error
             with self._ledger.savepoint():
                 return self._rule(taken, {entry.identifier: refused})
+
+    def count(self, cases: Sequence[Case]) -> bool:
+        """Add what settled cases stored to usage, less what voids cancel; return whether that was anything.
+
+        For what is brought in one by one; a drain does it once for a whole epoch.
+        """
+        gathered, voiding = Gathered(), Voiding()
+        for case in cases:
+            gathered.add_places(case.batch, case.singles())
+            voiding.hear(case.batch)
+        usage: Counters = {}
+        gathered.fold(self._ledger.revision, usage)
+        self._ledger.add_usage(self._shard, usage)
+        voided, _ = voiding.take_out(self._ledger, self._shard)
+        return bool(usage or voided)
 
     def _rule(self, taken: Sequence[Taken], refused: Mapping[str, Mapping[int, str]]) -> list[Case]:
         wanted: set[bytes] = set()

@@ -7,14 +7,12 @@ import msgspec
 import psycopg
 from psycopg.rows import TupleRow
 
-from flusher.adding import Counters, Gathered
 from flusher.entry import Entry
 from flusher.insert import Inserter
 from flusher.law import Case, Outcome, Tally, tally
 from flusher.ledger import Ledger
 from flusher.source import random_token
 from flusher.sql import query
-from flusher.voids import Voiding
 from sidecar.contract.codec import Batch, Claim, Position, Running, decode_batch
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.columns import Columns
@@ -95,14 +93,17 @@ def retry(ledger: Ledger, number: int) -> dict[Outcome, int]:
         _release(connection, batch)
         before, after = Position(max(held.sequence - 1, 0), b""), Position(held.sequence, b"")
         entry = Entry("", held.producer, before, after, Running(0, 0), (), (), held.record)
-        cases = Inserter(ledger, held.shard, ledger.read()).insert([(entry, batch)])
+        inserter = Inserter(ledger, held.shard, ledger.read())
+        cases = inserter.insert([(entry, batch)])
         tallies: dict[str, Tally] = {held.producer: Tally()}
         tally(cases, tallies)
         outcomes = tallies[held.producer]
         if not any(outcomes.events[outcome] for outcome in _COUNTED):
             raise _still_refused(held, _why(cases))
         _move(connection, held, outcomes)
-        _add_usage(ledger, held.shard, cases)
+        if inserter.count(cases):
+            # Redis's totals lack them: a fresh token has the next cycle write a new generation from Postgres (rule 5).
+            ledger.store_token(held.shard, random_token())
         said = ", ".join(f"{outcomes.events[outcome]} {outcome.value}" for outcome in Outcome)
         _resolve(connection, held, "retried", said)
     return outcomes.events
@@ -188,17 +189,3 @@ def _move(connection: psycopg.Connection[TupleRow], held: _Held, outcomes: Tally
     known["moved_events"] = sum(outcomes.events[outcome] for outcome in _COUNTED)
     known["moved_units"] = to_decimal(sum(outcomes.nanos[outcome] for outcome in _COUNTED))
     connection.execute(query("move_quarantined"), known)
-
-
-def _add_usage(ledger: Ledger, shard: int, cases: list[Case]) -> None:
-    gathered, voiding = Gathered(), Voiding()
-    for case in cases:
-        gathered.add_places(case.batch, case.singles())
-        voiding.hear(case.batch)
-    usage: Counters = {}
-    gathered.fold(ledger.revision, usage)
-    ledger.add_usage(shard, usage)
-    voided, _ = voiding.take_out(ledger, shard)
-    if usage or voided:
-        # Redis's totals lack them: a fresh token has the next cycle write a new generation from Postgres (rule 5).
-        ledger.store_token(shard, random_token())

@@ -48,6 +48,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "apply": Command("flusher.cli.apply", "apply a catalog of meters, plans, customers and subscriptions"),
     "doctor": Command("flusher.cli.doctor", "check the whole set-up and say what to mend"),
     "send": Command("flusher.cli.send", "send events from a file or standard input; safe to repeat"),
+    "backfill": Command("flusher.cli.backfill", "bring in events of the past, see first what that costs, and undo it"),
     "usage": Command("flusher.cli.usage", "show what was counted"),
     "flush": Command("flusher.cli.flush", "bring everything that is in Redis into PostgreSQL now"),
     "invoice": Command("flusher.cli.invoice", "make every invoice that is due"),

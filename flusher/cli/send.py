@@ -15,7 +15,7 @@ from flusher.cli.instant import instant
 from flusher.cli.output import print_json, progress
 from flusher.cli.target import add_target_arguments, find_target
 from flusher.pricing.line import rfc3339
-from flusher.sending.client import PATIENCE_S, Client, Problem, Tally
+from flusher.sending.client import EVENTS, PATIENCE_S, Client, Problem, Tally
 from flusher.sending.file import EventFile, open_events
 from flusher.sending.memory import memory_directory, remembered_time
 from flusher.sending.records import Batch, Filling, Record, Refused, csv_records, ndjson_records
@@ -25,7 +25,7 @@ BATCH_EVENTS_MAX: Final = 1_000
 BATCH_BYTES_MAX: Final = 2 << 20
 PROBLEMS_SHOWN_MAX: Final = 10
 AUTHORISATION_VARIABLE: Final = "TAXIMETER_TOKEN_FILE"
-_FORMATS: Final = {"ndjson": ndjson_records, "csv": csv_records}
+FORMATS: Final = {"ndjson": ndjson_records, "csv": csv_records}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,10 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "counts nothing twice. A file with other bytes is another file."
     )
     parser.add_argument("file", metavar="FILE", help="the events; - for standard input")
-    parser.add_argument(
-        "--format", choices=sorted(_FORMATS), help="ndjson: an event a line; csv: with a header (default: by the name)"
-    )
     parser.add_argument("--timestamp", metavar="T", type=instant, help="the time of events that have none")
+    add_way(parser)
+    parser.add_argument("--json", action="store_true", help="report as JSON on standard output")
+    add_target_arguments(parser, "http")
+
+
+def add_way(parser: argparse.ArgumentParser) -> None:
+    """Declare how a file of events is read and how it gets to the sidecar; the sidecar's address is apart."""
+    parser.add_argument(
+        "--format", choices=sorted(FORMATS), help="ndjson: an event a line; csv: with a header (default: by the name)"
+    )
     parser.add_argument("--socket", metavar="PATH", type=Path, help="the sidecar's Unix socket, instead of its address")
     parser.add_argument(
         "--token-file",
@@ -54,38 +61,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=PATIENCE_S,
         help="how long to try while the sidecar takes nothing (default: %(default)g)",
     )
-    parser.add_argument("--json", action="store_true", help="report as JSON on standard output")
-    add_target_arguments(parser, "http")
 
 
 def run(args: argparse.Namespace) -> int:
     """Send everything and say what became of it. Returns 1 when an event was rejected or in conflict."""
-    records = _FORMATS[args.format or _format_of(args.file)]
-    client = _client(args)
+    records = FORMATS[args.format or format_of(args.file)]
+    client = client_of(args)
     with open_events(args.file) as file:
         filling = Filling(file.digest, _timestamp(args.timestamp, file.digest))
         try:
-            asyncio.run(_send(client, file, records(file.lines(), filling)))
+            asyncio.run(send_all(client, file, batches_of(records(file.lines(), filling), client.tally)))
         except (TaximeterError, KeyboardInterrupt):
             sys.stderr.write(f"stopped after {client.tally.sent:,} events; send the same file again to go on\n")
             raise
     tally = client.tally
     if args.json:
-        print_json(_tally_json(tally))
+        print_json(tally_json(tally))
     else:
-        sys.stdout.write(_summary(tally, file.name))
+        sys.stdout.write(summary(tally, file.name))
     return 1 if tally.rejected or tally.conflicts else 0
 
 
-def _client(args: argparse.Namespace) -> Client:
+def client_of(args: argparse.Namespace, path: str = EVENTS) -> Client:
+    """Return the way to the sidecar that the arguments name; `path` is where it takes what is sent."""
     token = _token(args.token_file or os.environ.get(AUTHORISATION_VARIABLE))
     if args.socket is not None:
         sys.stderr.write(f"socket: {args.socket} (from --socket)\n")
-        return Client("http://localhost", socket=args.socket, token=token, patience_s=args.wait)
+        return Client("http://localhost", path=path, socket=args.socket, token=token, patience_s=args.wait)
     target = find_target(args)
     url = target.need_http()
     target.announce("http")
-    return Client(url, token=token, patience_s=args.wait)
+    return Client(url, path=path, token=token, patience_s=args.wait)
 
 
 def _seconds(text: str) -> float:
@@ -108,7 +114,8 @@ def _token(path: Path | str | None) -> str | None:
     return token
 
 
-def _format_of(name: str) -> str:
+def format_of(name: str) -> str:
+    """Return the format that the name of a file means."""
     return "csv" if name.lower().endswith(".csv") else "ndjson"
 
 
@@ -119,7 +126,8 @@ def _timestamp(given: datetime | None, digest: str) -> Callable[[], str]:
     return cache(lambda: remembered_time(memory_directory(os.environ), digest, lambda: datetime.now(UTC)))
 
 
-async def _send(client: Client, file: EventFile, records: Iterator[Record | Refused]) -> None:
+async def send_all(client: Client, file: EventFile, batches: Iterator[Batch]) -> None:
+    """Send the batches of a file, with a progress bar; what became of them is in the client's tally."""
     with progress() as shown:
         task = shown.add_task("sending", total=file.size, note="")
 
@@ -127,10 +135,10 @@ async def _send(client: Client, file: EventFile, records: Iterator[Record | Refu
             shown.update(task, completed=file.read, note=f"{client.tally.sent:,} events")
 
         async with client:
-            await client.send_all(_batches(records, client.tally), progress=advance)
+            await client.send_all(batches, progress=advance)
 
 
-def _batches(records: Iterator[Record | Refused], tally: Tally) -> Iterator[Batch]:
+def batches_of(records: Iterator[Record | Refused], tally: Tally) -> Iterator[Batch]:
     """Yield the records in batches; what is no event is counted as rejected here."""
     events: list[bytes] = []
     lines: list[int] = []
@@ -149,7 +157,8 @@ def _batches(records: Iterator[Record | Refused], tally: Tally) -> Iterator[Batc
         yield Batch(events, lines)
 
 
-def _tally_json(tally: Tally) -> dict[str, object]:
+def tally_json(tally: Tally) -> dict[str, object]:
+    """Return what became of events for a program to read."""
     counts = ("sent", "accepted", "journaled", "duplicates", "conflicts", "rejected")
     problems = sorted(tally.problems, key=lambda problem: problem.line)
     return {name: getattr(tally, name) for name in counts} | {
@@ -160,7 +169,8 @@ def _tally_json(tally: Tally) -> dict[str, object]:
     }
 
 
-def _summary(tally: Tally, name: str) -> str:
+def summary(tally: Tally, name: str) -> str:
+    """Return what became of the events of a file for a person to read."""
     lines = [f"{tally.sent:,} events of {name}"]
     journaled = f", {tally.journaled:,} of them safe on disk and to be applied" if tally.journaled else ""
     lines.append(f"{tally.accepted:>12,} accepted{journaled}")

@@ -19,6 +19,8 @@ import msgspec
 from flusher.sending.records import Batch
 from sidecar.contract.codes import TaximeterError, TryAgainError
 
+EVENTS: Final = "/v1/events"
+VOIDS: Final = "/v1/events/void"
 CONCURRENCY: Final = 4
 PATIENCE_S: Final = 300.0
 FIRST_PATIENCE_S: Final = 10.0
@@ -89,13 +91,20 @@ _decode_answer: Final = msgspec.json.Decoder(_Answer).decode
 class Client:
     """Sends to one sidecar at `url`, through the Unix socket at `socket` where it is given. An async context manager.
 
-    `token` authorises. It gives up when nothing was taken for `patience_s`, and sooner when nobody ever answered.
+    What is sent are events, or what else `path` takes a line of. `token` authorises. It gives up when nothing was taken
+    for `patience_s`, and sooner when nobody ever answered.
     """
 
     def __init__(
-        self, url: str, *, socket: Path | None = None, token: str | None = None, patience_s: float = PATIENCE_S
+        self,
+        url: str,
+        *,
+        path: str = EVENTS,
+        socket: Path | None = None,
+        token: str | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
-        self._url = f"{url.rstrip('/')}/v1/events"
+        self._url = url.rstrip("/") + path
         self._socket = socket
         self._token = token
         self._patience_s = min(patience_s, FIRST_PATIENCE_S)

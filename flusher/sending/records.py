@@ -6,7 +6,7 @@ digest and the line, the time is given by the caller, who has to remember it.
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -50,10 +50,14 @@ class Refused(NamedTuple):
 
 
 class Filling(NamedTuple):
-    """What goes into events that lack it: ids made from `digest`, and the time that `timestamp()` returns."""
+    """What goes into events that lack it: ids made from `digest`, and the time that `timestamp()` returns.
+
+    Without `timestamp` an event that lacks one is refused. `source` is that of events whose id is made.
+    """
 
     digest: str
-    timestamp: Callable[[], str]
+    timestamp: Callable[[], str] | None
+    source: str = ""
 
     def id_of(self, line: int) -> str:
         """Return the id of the event on a line."""
@@ -76,7 +80,10 @@ def ndjson_records(lines: Iterable[bytes], filling: Filling) -> Iterator[Record 
             yield Refused(number, "event_invalid", f"expected a JSON object on the line: {error}{advice}")
             continue
         missing = _missing(fields.keys(), number, filling)
-        yield Record(number, _encode({**fields, **missing}) if missing else text)
+        if isinstance(missing, Refused):
+            yield missing
+        else:
+            yield Record(number, _encode({**fields, **missing}) if missing else text)
 
 
 def csv_records(lines: Iterable[bytes], filling: Filling) -> Iterator[Record | Refused]:
@@ -117,8 +124,11 @@ def _csv_record(number: int, columns: list[str], row: list[str], filling: Fillin
             event[name] = cell
     if properties:
         event["properties"] = properties
+    missing = _missing(event.keys(), number, filling)
+    if isinstance(missing, Refused):
+        return missing
     try:
-        return Record(number, _encode(event | _missing(event.keys(), number, filling)))
+        return Record(number, _encode(event | missing))
     except UnicodeEncodeError:  # bytes that were no UTF-8 became surrogates
         return Refused(number, "event_invalid", "expected UTF-8, got other bytes; save the file as UTF-8")
 
@@ -140,11 +150,15 @@ def _columns(row: list[str]) -> list[str]:
     return names
 
 
-def _missing(present: Iterable[str], line: int, filling: Filling) -> dict[str, str]:
+def _missing(present: Collection[str], line: int, filling: Filling) -> dict[str, str] | Refused:
     missing: dict[str, str] = {}
     if "id" not in present:
         missing["id"] = filling.id_of(line)
+        if filling.source and "source" not in present:
+            missing["source"] = filling.source
     if "timestamp" not in present:
+        if filling.timestamp is None:
+            return Refused(line, "timestamp_invalid", "timestamp: expected one, as each event of the past has its own")
         missing["timestamp"] = filling.timestamp()
     return missing
 

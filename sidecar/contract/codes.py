@@ -76,6 +76,7 @@ CODES: Final[dict[str, str]] = {
     "producer_active": "the sidecar was heard of within the last minute; nothing was changed",
     "hole_unknown": "there is no such hole; `taximeter holes` lists them",
     "quarantine_unknown": "nothing in quarantine has this id; `taximeter quarantine` lists what is there",
+    "backfill_unknown": "there is no such backfill; `taximeter backfill` lists them",
     "still_refused": "what is in quarantine can't be counted now either; nothing was changed",
     # invoices
     "invoice_unknown": "there is no invoice with this id",

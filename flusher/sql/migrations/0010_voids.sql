@@ -45,3 +45,14 @@ CREATE TABLE backfills (
     undo_reason   text        CHECK (length(undo_reason) BETWEEN 1 AND 256),
     undone_at     timestamptz
 );
+
+CREATE TABLE backfill_events (
+    -- What each backfill brought: the events of its file that PostgreSQL did not have when they were sent.
+    backfill      text        NOT NULL REFERENCES backfills,
+    event_time    timestamptz NOT NULL,
+    event_key     bytea       NOT NULL CHECK (length(event_key) = 16),
+    user_id       text        NOT NULL,
+    source        text        NOT NULL,
+    id            text        NOT NULL,
+    PRIMARY KEY (backfill, event_time, event_key)
+);

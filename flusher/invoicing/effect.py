@@ -1,0 +1,76 @@
+"""What a change of usage does to invoices: a preview of them without it and one with it, and nothing is kept."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from flusher.invoicing.invoice import Invoice
+from flusher.invoicing.run import Options, Waiting, each_outcome
+from flusher.ledger import Ledger
+from flusher.sql import query
+
+CUSTOMERS_MAX: Final = 1_000  # that are previewed one by one; of more, everybody is
+
+_NOTHING: Final = Decimal(0)
+
+
+class _Preview(NamedTuple):
+    """An invoice without its lines, and its total."""
+
+    invoice: Invoice
+    total: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """An invoice that would be made, and its total before and after, in major units. 0 where there would be none.
+
+    Of `invoice` everything but the lines is known.
+    """
+
+    invoice: Invoice
+    old: Decimal
+    new: Decimal
+
+    @property
+    def difference(self) -> Decimal:
+        """How much more it would be."""
+        return self.new - self.old
+
+
+def effect_on_invoices(ledger: Ledger, change: Callable[[], Collection[str]], options: Options) -> list[Change]:
+    """Return how the invoices that would be made now differ, running periods as they are so far included.
+
+    `change` changes usage in the open transaction and returns whose; it is taken back. All shards are held meanwhile:
+    drains wait, so that nothing else changes between the two previews. Raises TryAgainError when a flusher does not
+    let go of a shard.
+    """
+    options = replace(options, dry_run=True, preview=True)
+    with ledger.transaction():
+        for shard in range(ledger.read().shards):
+            ledger.lock(shard, wait=True)
+        with ledger.savepoint(undo=True):
+            customers = _customers(ledger, change())
+            after = _previews(ledger, customers, options)
+        before = _previews(ledger, customers, options)
+    changes: list[Change] = []
+    for key, either in (before | after).items():
+        old, new = (found[key].total if key in found else _NOTHING for found in (before, after))
+        changes.append(Change(either.invoice, old, new))
+    changes.sort(key=lambda one: (one.invoice.customer, one.invoice.period.start, one.invoice.id))
+    return [one for one in changes if one.difference]
+
+
+def _customers(ledger: Ledger, users: Collection[str]) -> list[str]:
+    rows = ledger.connection.execute(query("list_customers_of_users"), {"users": sorted(users)}).fetchall()
+    return sorted(customer for (customer,) in rows)
+
+
+def _previews(ledger: Ledger, customers: Sequence[str], options: Options) -> dict[str, _Preview]:
+    found: dict[str, _Preview] = {}
+    for customer in customers if len(customers) <= CUSTOMERS_MAX else [None]:
+        for outcome in each_outcome(ledger.connection, replace(options, customer=customer)):
+            if not isinstance(outcome, Waiting):
+                found[outcome.id] = _Preview(replace(outcome, lines=()), outcome.total)
+    return found
