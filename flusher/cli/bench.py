@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
-from flusher.bench import growth
+from flusher.bench import growth, invoices
 from flusher.bench.contest import Pace
 from flusher.bench.figures import Figure
 from flusher.bench.machine import describe
@@ -55,6 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead of all rows: what an event costs beside so many millions of keys in Redis and of events in "
         "PostgreSQL, such as 1,10,50",
     )
+    parser.add_argument(
+        "--invoices",
+        type=_customers,
+        metavar="CUSTOMERS",
+        help="instead of all rows: what an invoice costs with so many customers, of ten usage rows each, such as "
+        "10000,100000",
+    )
     parser.add_argument("--chart", type=Path, metavar="FILE", help="draw what --growth measured, as SVG")
     parser.add_argument(
         "--json", metavar="FILE", nargs="?", const="-", help="write JSON to FILE, or to standard output without one"
@@ -75,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
         figures = list(growth.measure(args.growth, args.data_dir, pace))
         if args.chart:
             args.chart.write_text(growth.chart(figures, machine), encoding="utf-8")
+    elif args.invoices:
+        machine = describe(args.data_dir or Path(tempfile.gettempdir()))
+        figures = list(invoices.measure(args.invoices, args.data_dir))
     else:
         with Stand(args.data_dir) as stand:
             machine = describe(stand.directory)
@@ -129,3 +139,11 @@ def _sizes(text: str) -> list[int]:
     if not sizes or not all(1_000 <= size <= 1_000 * growth.MILLION for size in sizes):
         raise argparse.ArgumentTypeError(f"expected millions from 0.001 to 1000 joined by commas, got {text!r}")
     return sizes
+
+
+def _customers(text: str) -> list[int]:
+    """Return numbers of customers that are joined by commas."""
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and 1 <= int(part) <= 10 * growth.MILLION for part in parts):
+        raise argparse.ArgumentTypeError(f"expected 1 to 10000000 joined by commas, got {text!r}")
+    return [int(part) for part in parts]

@@ -61,21 +61,18 @@ def insert_invoices(connection: Connection, drafts: Sequence[Draft]) -> None:
         return
     with connection.cursor() as cursor:
         cursor.executemany(query("insert_terms"), _terms_values(drafts))
-        cursor.executemany(query("insert_invoice"), [_invoice_values(draft) for draft in drafts])
-        if cursor.rowcount != len(drafts):
-            ids = ", ".join(draft.invoice.id for draft in drafts[:3])
-            raise TaximeterError("invariant_broken", f"one of {ids} ... exists already, although its lock was held")
-        cursor.executemany(
-            query("insert_invoice_line"),
-            [
-                _line_values(draft.invoice.id, place, line)
-                for draft in drafts
-                for place, line in enumerate(draft.invoice.lines)
-            ],
-        )
-        cursor.executemany(
-            query("upsert_billed"), [_billed_values(draft.invoice, entry) for draft in drafts for entry in draft.billed]
-        )
+        try:
+            cursor.execute(query("insert_invoices"), _columns([_invoice_values(draft) for draft in drafts]))
+        except psycopg.errors.UniqueViolation as error:
+            why = f"an invoice exists already, although its subscription is locked: {error.diag.message_detail}"
+            raise TaximeterError("invariant_broken", why) from error
+        with cursor.copy(query("copy_invoice_lines")) as copy:
+            for draft in drafts:
+                for place, line in enumerate(draft.invoice.lines):
+                    copy.write_row(_line_values(draft.invoice.id, place, line))
+        billed = [_billed_values(draft.invoice, entry) for draft in drafts for entry in draft.billed]
+        if billed:
+            cursor.execute(query("upsert_billed"), _columns(billed))
 
 
 def load_invoices(connection: Connection, ids: Sequence[str]) -> list[Invoice]:
@@ -136,7 +133,7 @@ def _invoice_values(draft: Draft) -> dict[str, Any]:
         "total": invoice.total,
         "status": invoice.status.value,
         "delivery": invoice.delivery.value,
-        "closed_without": list(invoice.closed_without),
+        "closed_without": Jsonb(list(invoice.closed_without)),
         "terms": terms_id(draft.terms.plan),
         "zone": draft.zone,
         "anchor": draft.terms.span.anchor,
@@ -160,24 +157,29 @@ def _billed_values(invoice: Invoice, entry: Billed) -> dict[str, Any]:
     }
 
 
-def _line_values(invoice: str, place: int, line: InvoiceLine) -> dict[str, Any]:
-    return {
-        "id": line.id,
-        "invoice": invoice,
-        "place": place,
-        "kind": line.kind,
-        "price": line.price,
-        "meter": line.meter,
-        "dimensions": None if line.dimensions is None else Jsonb(dict(line.dimensions)),
-        "tier": line.tier,
-        "period_start": line.period.start,
-        "period_end": line.period.end,
-        "description": line.description,
-        "quantity": line.quantity,
-        "unit_price": line.unit_price,
-        "amount": line.amount,
-        "working": line.working,
-    }
+def _columns(values: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return rows as columns."""
+    return {name: [row[name] for row in values] for name in values[0]}
+
+
+def _line_values(invoice: str, place: int, line: InvoiceLine) -> tuple[object, ...]:
+    return (
+        line.id,
+        invoice,
+        place,
+        line.kind,
+        line.price,
+        line.meter,
+        None if line.dimensions is None else Jsonb(dict(line.dimensions)),
+        line.tier,
+        line.period.start,
+        line.period.end,
+        line.description,
+        line.quantity,
+        line.unit_price,
+        line.amount,
+        line.working,
+    )
 
 
 def _line(row: DictRow) -> InvoiceLine:

@@ -61,12 +61,14 @@ JOIN billed ON subscription = wanted.id AND cost_of >= wanted.since
 ORDER BY subscription, cost_of, part, kind, price, period_start
 
 -- name: upsert_billed
--- Remember what is billed now of a charge.
+-- Remember what is billed now of charges, given by columns.
 INSERT INTO billed
     (subscription, cost_of, part, kind, price, period_start, period_end, meter, quantity, events, amount, invoice)
-VALUES
-    (%(subscription)s, %(cost_of)s, %(part)s, %(kind)s, %(price)s, %(period_start)s, %(period_end)s, %(meter)s,
-     %(quantity)s, %(events)s, %(amount)s, %(invoice)s)
+SELECT * FROM unnest(
+    %(subscription)s::text[], %(cost_of)s::timestamptz[], %(part)s::text[], %(kind)s::text[], %(price)s::text[],
+    %(period_start)s::timestamptz[], %(period_end)s::timestamptz[], %(meter)s::text[], %(quantity)s::numeric[],
+    %(events)s::bigint[], %(amount)s::numeric[], %(invoice)s::text[]
+)
 ON CONFLICT (subscription, cost_of, part, kind, price, period_start) DO UPDATE
 SET (period_end, meter, quantity, events, amount, invoice)
     = (excluded.period_end, excluded.meter, excluded.quantity, excluded.events, excluded.amount, excluded.invoice)
@@ -91,25 +93,29 @@ INSERT INTO late_releases (subscription, reason) VALUES (%(subscription)s, %(rea
 -- Open discrepancies between counters and stream that touch the usage of some users (rule 9).
 SELECT user_id, meter, window_start FROM discrepancies WHERE resolved_at IS NULL AND user_id = ANY(%(users)s)
 
--- name: insert_invoice
--- Store a new invoice; no row when there is one of this kind for the subscription and the period.
+-- name: insert_invoices
+-- Store new invoices, given by columns. One that is there already, of this kind for the subscription and the period,
+-- fails them all.
 INSERT INTO invoices
     (id, subscription, kind, sequence, customer, plan, plan_version, currency, period_start, period_end, total, status,
      delivery, closed_without, terms, zone, anchor, finalized_at)
-VALUES
-    (%(id)s, %(subscription)s, %(kind)s, %(sequence)s, %(customer)s, %(plan)s, %(plan_version)s, %(currency)s,
-     %(period_start)s, %(period_end)s, %(total)s, %(status)s, %(delivery)s, %(closed_without)s, %(terms)s, %(zone)s,
-     %(anchor)s, CASE WHEN %(status)s <> 'draft' THEN now() END)
-ON CONFLICT (subscription, kind, period_start, sequence) DO NOTHING
+SELECT id, subscription, kind, sequence, customer, plan, plan_version, currency, period_start, period_end, total, status,
+       delivery, ARRAY(SELECT jsonb_array_elements_text(closed_without)), terms, zone, anchor,
+       CASE WHEN status <> 'draft' THEN now() END
+FROM unnest(
+    %(id)s::text[], %(subscription)s::text[], %(kind)s::text[], %(sequence)s::integer[], %(customer)s::text[],
+    %(plan)s::text[], %(plan_version)s::integer[], %(currency)s::text[], %(period_start)s::timestamptz[],
+    %(period_end)s::timestamptz[], %(total)s::numeric[], %(status)s::text[], %(delivery)s::text[],
+    %(closed_without)s::jsonb[], %(terms)s::text[], %(zone)s::text[], %(anchor)s::timestamptz[]
+) AS new (id, subscription, kind, sequence, customer, plan, plan_version, currency, period_start, period_end, total,
+          status, delivery, closed_without, terms, zone, anchor)
 
--- name: insert_invoice_line
--- Store a line of a new invoice.
-INSERT INTO invoice_line_records
+-- name: copy_invoice_lines
+-- Store the lines of new invoices.
+COPY invoice_line_records
     (id, invoice, place, kind, price, meter, dimensions, tier, period_start, period_end, description, quantity,
      unit_price, amount, working)
-VALUES
-    (%(id)s, %(invoice)s, %(place)s, %(kind)s, %(price)s, %(meter)s, %(dimensions)s, %(tier)s, %(period_start)s,
-     %(period_end)s, %(description)s, %(quantity)s, %(unit_price)s, %(amount)s, %(working)s)
+FROM STDIN
 
 -- name: sum_usage
 -- What meters show for some users, by period; periods are whole 15-minute windows, numbered from 1.
