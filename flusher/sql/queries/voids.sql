@@ -8,12 +8,16 @@ FROM unnest(%(times_us)s::bigint[], %(keys)s::bytea[], %(users)s::text[], %(sour
     AS new (time_us, event_key, user_id, source, id, reason, received_us)
 
 -- name: find_voided
--- Events of a range of time that voids wait for and that are stored by now, each looked up by its primary key alone.
+-- Events of a range of time that voids wait for and that are stored by now, each looked up by its primary key alone. One
+-- of a user that was erased since is none: its properties, and so what it counted as, are gone.
 SELECT found.*
 FROM voids CROSS JOIN LATERAL (
     SELECT event_key, (extract(epoch FROM event_time) * 1000000)::bigint, user_id, event_type, revision, units::text,
            coalesce(properties::text, '')
-    FROM events WHERE events.event_time = voids.event_time AND events.event_key = voids.event_key LIMIT 1
+    FROM events
+    WHERE events.event_time = voids.event_time AND events.event_key = voids.event_key
+      AND events.user_id = voids.user_id
+    LIMIT 1
 ) AS found
 WHERE voids.shard = %(shard)s AND voids.voided_at IS NULL
   AND voids.event_time >= 'epoch'::timestamptz + %(first_us)s * interval '1 microsecond'
