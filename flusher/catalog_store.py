@@ -161,7 +161,13 @@ def load_subscriptions(
     values: dict[str, object] = {"customer": customer, "after": after or "", "upto": upto, "limit": limit}
     paged = after is not None or upto is not None or limit is not None
     rows = _rows(connection, query("page_subscriptions" if paged else "list_subscriptions"), values)
-    return [_subscription(row) for row in rows]
+    return [subscription_of(row) for row in rows]
+
+
+def load_subscriptions_of(connection: Connection, ids: Collection[str]) -> dict[str, Subscription]:
+    """Return subscriptions by id; those that don't exist are left out."""
+    rows = _rows(connection, query("find_subscriptions"), {"ids": list(ids)})
+    return {row["id"]: subscription_of(row) for row in rows}
 
 
 def _customer(row: DictRow) -> Customer:
@@ -172,7 +178,8 @@ def _implied(row: DictRow) -> Customer:
     return Customer(row["id"], (), row["id"]) if row["is_taken"] else Customer.implied(row["id"])
 
 
-def _subscription(row: DictRow) -> Subscription:
+def subscription_of(row: DictRow) -> Subscription:
+    """Return the subscription of a row of `subscription_terms`."""
     columns = (row[name] or () for name in ("changed_at", "changed_plan", "changed_overrides"))
     return Subscription(
         row["id"],

@@ -25,9 +25,9 @@ class Place(NamedTuple):
 
 
 def stage(connection: Connection) -> None:
-    """Make what `copy_staged` copies to, for the rest of the transaction or until `write_staged`."""
-    connection.execute(query("stage_subscriptions"))
-    connection.execute(query("stage_changes"))
+    """Make an empty stage, for the rest of the transaction."""
+    for statement in ("stage_subscriptions", "stage_changes", "clear_stage"):
+        connection.execute(query(statement))
 
 
 def copy_staged(connection: Connection, subscriptions: Iterable[tuple[int, Subscription]]) -> None:
@@ -46,8 +46,8 @@ def copy_staged(connection: Connection, subscriptions: Iterable[tuple[int, Subsc
 
 
 def write_staged(connection: Connection) -> None:
-    """Write what is on the stage, and clear it. No id may be there twice."""
-    for statement in ("upsert_subscriptions", "forget_changes", "add_changes", "drop_staged"):
+    """Write what is on the stage. No id may be there twice."""
+    for statement in ("analyze_staged", "upsert_subscriptions", "forget_changes", "add_changes"):
         connection.execute(query(statement))
 
 

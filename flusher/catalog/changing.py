@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 
 from flusher.catalog.model import PlanChange, PlanVersion, Subscription
-from flusher.catalog.timeline import next_period
+from flusher.catalog.timeline import billing_start, timeline
 from flusher.pricing.line import rfc3339
+from flusher.pricing.period import period_containing
 
 REACHES_BACK = "take a later time, or let what is invoiced be rated anew with --into-closed"
 
@@ -71,14 +72,14 @@ def settle(wanted: Subscription, before: Subscription | None, zone: tzinfo, mome
 
 def running_end(subscription: Subscription, zone: tzinfo, moment: Moment) -> datetime | None:
     """Return the end of the running period, or when the first one begins; None once the subscription has ended."""
-    at = moment.invoiced.get(subscription.id, subscription.start)
-    while found := next_period(subscription, moment.versions, zone, at):
-        period = found[1].period
-        if period.start > moment.now:
-            return period.start
-        if period.end > moment.now:
-            return period.end
-        at = period.end
+    first = billing_start(subscription, moment.versions)
+    if moment.now < first:
+        return first if subscription.end is None or first < subscription.end else None
+    for stretch in timeline(subscription, moment.versions, zone):
+        if stretch.end is None or moment.now < stretch.end:
+            terms = stretch.terms
+            end = period_containing(terms.plan.cycle, terms.span.anchor, moment.now, zone).end
+            return end if stretch.end is None else min(end, stretch.end)
     return None
 
 

@@ -1,6 +1,6 @@
 """Writes entries of the catalog as the tables that a file would hold: JSON values, times as RFC 3339."""
 
-from flusher.catalog.model import Customer, Subscription
+from flusher.catalog.model import Customer, PlanChange, Subscription
 from flusher.catalog.plan_reader import own_table, plan_table
 from flusher.pricing.line import rfc3339
 from flusher.pricing.plan import Plan
@@ -22,20 +22,25 @@ def entry_table(entry: Entry) -> dict[str, object]:
             "stripe_customer": entry.stripe_customer,
             "time_zone": entry.time_zone,
         }
-    return subscription_table(entry)
+    return subscription_table(entry, entry.last)
 
 
-def subscription_table(subscription: Subscription) -> dict[str, object]:
-    """Return a subscription as a table, with the terms that it has in the end."""
+def subscription_table(subscription: Subscription, terms: PlanChange) -> dict[str, object]:
+    """Return a subscription as a table with some of its terms."""
     end = {} if subscription.end is None else {"end": rfc3339(subscription.end)}
     return {
         "id": subscription.id,
         "customer": subscription.customer,
-        "plan": subscription.last.plan,
+        "plan": terms.plan,
         "start": rfc3339(subscription.start),
         **end,
-        **own_table(subscription.last.overrides),
+        **own_table(terms.overrides),
     }
+
+
+def change_table(change: PlanChange) -> dict[str, object]:
+    """Return a change of a subscription as a table."""
+    return {"at": rfc3339(change.at), "plan": change.plan, **own_table(change.overrides)}
 
 
 def meter_table(meter: Meter) -> dict[str, object]:

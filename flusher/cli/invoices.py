@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--limit",
         metavar="N",
-        type=_limit,
+        type=limit,
         default=LIMIT_DEFAULT,
         help=f"at most N, up to {LIMIT_MAX} (default: %(default)s)",
     )
@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _limit(text: str) -> int:
+def limit(text: str) -> int:
+    """Return how many of a list to show; the type of an argument."""
     if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= LIMIT_MAX):
         raise argparse.ArgumentTypeError(f"expected a number from 1 to {LIMIT_MAX}, got {text!r}")
     return int(text)

@@ -46,6 +46,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "flusher": Command("flusher.cli.flusher", "run one flusher, for production"),
     "migrate": Command("flusher.cli.migrate", "bring the schema in PostgreSQL up to date"),
     "apply": Command("flusher.cli.apply", "apply a catalog of meters, plans, customers and subscriptions"),
+    "subscriptions": Command("flusher.cli.subscriptions", "list, import, change and end subscriptions"),
     "doctor": Command("flusher.cli.doctor", "check the whole set-up and say what to mend"),
     "send": Command("flusher.cli.send", "send events from a file or standard input; safe to repeat"),
     "backfill": Command("flusher.cli.backfill", "bring in events of the past, see first what that costs, and undo it"),

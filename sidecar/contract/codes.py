@@ -78,6 +78,7 @@ CODES: Final[dict[str, str]] = {
     "quarantine_unknown": "nothing in quarantine has this id; `taximeter quarantine` lists what is there",
     "backfill_unknown": "there is no such backfill; `taximeter backfill` lists them",
     "still_refused": "what is in quarantine can't be counted now either; nothing was changed",
+    "subscription_unknown": "there is no such subscription; `taximeter subscriptions` lists them",
     # invoices
     "invoice_unknown": "there is no invoice with this id",
     "subscription_unknown": "there is no subscription with this id; `taximeter subscriptions` lists them",

@@ -44,6 +44,10 @@ WHERE id > %(after)s AND (%(upto)s::text IS NULL OR id <= %(upto)s)
   AND (%(customer)s::text IS NULL OR customer = %(customer)s)
 ORDER BY id LIMIT %(limit)s
 
+-- name: find_subscriptions
+-- Some subscriptions by id.
+SELECT * FROM subscription_terms WHERE id = ANY(%(ids)s)
+
 -- name: meters_with_usage
 -- Those of the names under which usage was counted.
 SELECT name FROM unnest(%(names)s::text[]) AS name WHERE EXISTS (SELECT FROM usage WHERE meter = name)
@@ -94,13 +98,19 @@ INSERT INTO customer_users (user_id, customer, place) VALUES (%(user_id)s, %(cus
 
 -- name: stage_subscriptions
 -- Where subscriptions are copied to; `place` is where each comes from, by its number.
-CREATE TEMPORARY TABLE staged_subscriptions (
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_subscriptions (
     place bigint, id text, customer text, plan text, start_at timestamptz, end_at timestamptz, overrides jsonb
 ) ON COMMIT DROP
 
 -- name: stage_changes
 -- Where their changes are copied to.
-CREATE TEMPORARY TABLE staged_changes (subscription text, at timestamptz, plan text, overrides jsonb) ON COMMIT DROP
+CREATE TEMPORARY TABLE IF NOT EXISTS staged_changes (
+    subscription text, at timestamptz, plan text, overrides jsonb
+) ON COMMIT DROP
+
+-- name: clear_stage
+-- Several writes may share a transaction.
+TRUNCATE staged_subscriptions, staged_changes
 
 -- name: copy_subscriptions
 -- Those to be written.
@@ -125,9 +135,26 @@ DELETE FROM subscription_changes WHERE subscription IN (SELECT id FROM staged_su
 INSERT INTO subscription_changes (subscription, at, plan, overrides)
 SELECT subscription, at, plan, overrides FROM staged_changes ORDER BY subscription, at
 
--- name: drop_staged
--- Several writes may share a transaction.
-DROP TABLE staged_subscriptions, staged_changes
+-- name: analyze_staged
+-- Nobody else does it for a temporary table, and joins are planned by it.
+ANALYZE staged_subscriptions
+
+-- name: list_staged_of_others
+-- Staged subscriptions of a customer without an entry, whose user belongs to another customer.
+SELECT staged.place, staged.customer, customer_users.customer AS owner
+FROM staged_subscriptions AS staged JOIN customer_users ON user_id = staged.customer
+WHERE NOT EXISTS (SELECT FROM customers WHERE customers.id = staged.customer)
+ORDER BY staged.place LIMIT %(limit)s
+
+-- name: list_beside_staged
+-- Every subscription of each customer that has several and was staged, by customer.
+SELECT * FROM subscription_terms
+WHERE customer IN (
+    SELECT customer FROM subscriptions
+    WHERE customer IN (SELECT customer FROM staged_subscriptions)
+    GROUP BY customer HAVING count(*) > 1
+)
+ORDER BY customer, start_at, id
 
 -- name: list_subscriptions_invoiced
 -- How far subscriptions are invoiced; no row for one that is not at all.
