@@ -119,6 +119,7 @@ def verify(redis_url: str, database_url: str, *, answer_timeout_s: float) -> Pro
                 rows = _read_positions(connection, proof)
                 _check_tables(connection, proof)
                 _check_dropped(connection, proof)
+                _check_erased(connection, proof)
                 _check_usage(connection, proof, shards)
                 revisions = _revisions(connection)
             reaches = _count_redis(proof, inspections, rows)
@@ -193,6 +194,15 @@ def _check_dropped(connection: psycopg.Connection[TupleRow], proof: Proof) -> No
         detail = f"{events} events of {months} months are dropped, "
         detail += f"and usage changed since in {', '.join(changed[:DETAILS_MAX])}" if changed else "their usage stays"
         proof.checks.append(Check("dropped", not changed, detail))
+
+
+def _check_erased(connection: psycopg.Connection[TupleRow], proof: Proof) -> None:
+    """Usage of erased users, whose properties are gone, is what it was when they were erased."""
+    users, changed = connection.execute(query("proof_erased")).fetchall()[0]
+    if users:
+        detail = f"{users} users are erased, "
+        detail += f"and usage changed since of {', '.join(changed[:DETAILS_MAX])}" if changed else "their usage stays"
+        proof.checks.append(Check("erased", not changed, detail))
 
 
 def _check_usage(connection: psycopg.Connection[TupleRow], proof: Proof, shards: range) -> None:

@@ -63,6 +63,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "holes": Command("flusher.cli.holes", "list records that are known to be missing, and accept that they are"),
     "chaos": Command("flusher.cli.chaos", "kill, stop and wipe anything, and prove that every event counts once"),
     "bench": Command("flusher.cli.bench", "measure how fast it is here, beside ceilings and peers"),
+    "erase": Command("flusher.cli.erase", "replace who a customer was by random tokens; amounts stay"),
     "quarantine": Command(
         "flusher.cli.quarantine", "list accepted events that can't be counted, retry or discard them"
     ),

@@ -69,6 +69,12 @@ def totals(shard: int, generation: str, user_id: str, day: int) -> str:
     return f"{shard_tag(shard)}{generation}:totals:{day}:{user_id}"
 
 
+def user_of_totals(key: bytes) -> bytes | None:
+    """Return the user whose totals a key holds, or None for any other key."""
+    _, mark, rest = key.partition(b":totals:")
+    return rest.partition(b":")[2] if mark else None
+
+
 def proof_answers(question: str) -> str:
     """Return the key under which the sidecars answer a question of `taximeter verify`."""
     return f"{COMMON}:proof:{question}"

@@ -51,7 +51,8 @@ def test_draws_of_several_invoices_are_taken_off_at_once(world: World, invoices:
     record_draws(world.connection, draws)
     standings = {found.grant.id: found for found in list_standings(world.connection, ["c1"])}
     assert {name: found.grant.remaining for name, found in standings.items()} == {"a": 0, "b": 9}
-    assert {(drawn.invoice, drawn.amount) for drawn in standings["a"].draws} == {(first, 4), (second, 6)}
+    drawn = {found.invoice: found.amount for found in standings["a"].draws}
+    assert drawn == {first: 4, second: 6}
 
 
 def test_a_grant_never_goes_below_zero(world: World, invoices: list[str]) -> None:
@@ -98,7 +99,7 @@ def test_what_is_left_of_a_grant_can_be_taken_back_once(world: World, invoices: 
     record_draws(world.connection, {invoices[0]: [Draw("a", Decimal(4))]})
     assert void_grant(world.connection, "a", "refunded") == 6
     (found,) = list_standings(world.connection, grant_ids=["a"])
-    assert (found.grant.remaining, found.voided, found.void_reason) == (0, 6, "refunded")
+    assert (found.voided, found.void_reason) == (Decimal(6), "refunded")
     assert found.grant == replace(make("a"), remaining=Decimal(0))
     with pytest.raises(TaximeterError, match="already"):
         void_grant(world.connection, "a", "again")

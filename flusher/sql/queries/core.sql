@@ -241,7 +241,7 @@ VALUES (%s, %s, %s, %s, %s::jsonb, 'epoch'::timestamptz + %s * interval '15 minu
 
 -- name: list_partitions
 -- The months that events has partitions for.
-SELECT substr(relname, length('events_') + 1)
+SELECT substr(relname, length('events_') + 1) AS month
 FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid
 WHERE inhparent = 'events'::regclass
 

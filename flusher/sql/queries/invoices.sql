@@ -17,9 +17,10 @@ SELECT set_config('lock_timeout', '60s', true)
 
 -- name: lock_subscriptions
 -- One run at a time makes invoices of a subscription; released at the end of the transaction. In one order, so that two
--- runs wait for each other and never both for the other.
+-- runs wait for each other and never both for the other. What an erased customer was billed stays as it is.
 SELECT id FROM subscriptions
 WHERE id > %(after)s AND (%(customer)s::text IS NULL OR customer = %(customer)s)
+  AND customer NOT IN (SELECT erasure FROM erasures)
 ORDER BY id LIMIT %(limit)s
 FOR NO KEY UPDATE
 

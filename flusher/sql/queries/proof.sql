@@ -68,12 +68,14 @@ WHERE date_trunc('month', moment, 'UTC') NOT IN (SELECT month FROM dropped_event
 ORDER BY 1
 
 -- name: recount_events
--- Events that count in groups that feed the same counters: by properties only where a meter reads them.
+-- Events that count in groups that feed the same counters: by properties only where a meter reads them. Those of erased
+-- users have none any more; `proof_erased` looks after their usage.
 SELECT user_id, event_type, revision, floor(extract(epoch FROM event_time) / 900)::bigint AS win,
        CASE WHEN event_type = ANY(%(detailed)s) THEN coalesce(properties::text, '') ELSE '' END AS seen,
        sum(units)::text, sum(events)::bigint
 FROM events
 WHERE shard = %(shard)s AND event_time >= %(start)s AND event_time < %(end)s AND voided_at IS NULL
+  AND user_id NOT IN (SELECT token FROM erased_users)
 GROUP BY 1, 2, 3, 4, 5
 
 -- name: recount_one
@@ -91,6 +93,7 @@ GROUP BY 1, 2, 3, 4, 5
 -- The usage to compare them with.
 SELECT user_id, meter, (extract(epoch FROM window_start) / 900)::bigint, dimensions::text, units::text, events
 FROM usage WHERE shard = %(shard)s AND window_start >= %(start)s AND window_start < %(end)s
+  AND user_id NOT IN (SELECT token FROM erased_users)
 
 -- name: open_discrepancies
 -- Discrepancies that wait for a recount, and whether their events are dropped: usage agreed with them then, and

@@ -1,0 +1,424 @@
+"""`taximeter erase`: nothing leads back to who a customer was, and everything that was counted and billed stays."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import psycopg
+import pytest
+import redis
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from flusher.catalog_store import apply_catalog
+from flusher.cli.main import main
+from flusher.database import connect
+from flusher.erasure import Eraser
+from flusher.invoicing.run import Options, make_invoices
+from flusher.source import Source
+from flusher.worker import Worker
+from sidecar.contract import keys
+from sidecar.contract.codec import decode_batch
+from sidecar.contract.codes import TaximeterError, TryAgainError
+from sidecar.contract.event import Event
+from sidecar.contract.identity import event_key, shard_of
+from sidecar.contract.units import NANO
+from tests.protocol.system import JULY_US, System, an_event
+from tests.protocol.test_proof import failed, prove
+from tests.protocol.voiding import a_void
+
+SHARDS = 3
+DAY_US = 86_400_000_000
+NEEDLE = "needle"
+CUSTOMER = "needle-acme"
+USERS = ("needle-1", "needle-2")
+CATALOG = """
+[[meters]]
+name = "calls"
+event_type = "api_call"
+group_by = ["region"]
+[[meters]]
+name = "people"
+event_type = "api_call"
+aggregation = "unique"
+field = "properties.email"
+[[plans]]
+name = "pro"
+currency = "usd"
+[[plans.prices]]
+name = "calls"
+meter = "calls"
+model = "per_unit"
+unit_price = "0.5"
+per_group = true
+[[customers]]
+id = "needle-acme"
+user_ids = ["needle-1", "needle-2"]
+[[subscriptions]]
+customer = "needle-acme"
+plan = "pro"
+start = 2025-07-01T00:00:00Z
+end = 2025-08-01T00:00:00Z
+[[subscriptions]]
+customer = "other"
+plan = "pro"
+start = 2025-07-01T00:00:00Z
+end = 2025-08-01T00:00:00Z
+"""
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+async def system(redis_url: str, make_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[System]:
+    made = System(redis_url, make_database(shards=SHARDS), tmp_path)
+    with connect(made.database_url, autocommit=True) as connection:
+        apply_catalog(connection, CATALOG)
+    yield made
+    await made.close()
+
+
+def call(name: str, user_id: str, *, region: str = "eu", email: str = "x@example.org", units: int = 1) -> Event:
+    properties = json.dumps({"email": email, "region": region}, separators=(",", ":"))
+    made = an_event(f"{user_id}/{name}", user_id=user_id, nanos=units * NANO, properties=properties)
+    return msgspec.structs.replace(made, source=user_id, key=event_key(user_id, user_id, made.id or ""))
+
+
+def history() -> list[Event]:
+    """Returns what the customer did in July, and somebody else."""
+    events = [
+        call("a", USERS[0], email="needle@example.org", region="needle-land"),
+        call("b", USERS[0], email="needle@example.org", units=2),
+        call("c", USERS[1], email="other-needle@example.org", units=4),
+        call("d", USERS[1], units=8),
+        call("e", "other", units=16),
+    ]
+    return [msgspec.structs.replace(event, time_us=JULY_US + place * DAY_US) for place, event in enumerate(events)]
+
+
+async def live_through(system: System) -> None:
+    """Lets everything of the customer happen that leaves a trace, until it is billed and its sidecar is gone."""
+    events = history()
+    await system.send(events)
+    # a conflict, a void, and one that is quarantined beside somebody else's and discarded
+    await system.send([msgspec.structs.replace(events[1], fingerprint=b"12345678", units=99)])
+    await system.send([a_void(events[3], "needle asked for it")])
+    await system.flush()
+    execute(system, "UPDATE ledger SET event_floor = '2025-07-01'")
+    old = [msgspec.structs.replace(call("old", user), time_us=JULY_US - 40 * DAY_US) for user in (USERS[0], "other")]
+    await system.send(old)
+    await system.flush()
+    execute(system, "UPDATE ledger SET event_floor = '-infinity'")
+    for (number,) in system.rows("SELECT quarantined FROM quarantine"):
+        assert main(["quarantine", "discard", str(number), "--reason", "a mistake", *database(system)]) == 0
+    make_bills(system)
+    await system.sidecars.pop("a").stop(leave=True)
+
+
+def make_bills(system: System) -> None:
+    with connect(system.database_url, autocommit=True) as connection:
+        made = make_invoices(connection, Options())
+    assert (len(made.invoices), made.waiting) == (2, [])
+
+
+def execute(system: System, text: str) -> None:
+    with connect(system.database_url) as connection:
+        connection.execute(text.encode())
+
+
+def database(system: System) -> tuple[str, str]:
+    return "--database-url", system.database_url
+
+
+async def erase(system: System, *arguments: str, customer: str = CUSTOMER) -> int:
+    target = ("--redis-url", system.redis_url, *database(system))
+    return await asyncio.to_thread(main, ["erase", "--customer", customer, "--yes", *target, *arguments])
+
+
+@contextmanager
+def an_eraser(system: System, customer: str = CUSTOMER) -> Iterator[Eraser]:
+    """Gives an eraser that waits for nobody."""
+    with (
+        connect(system.database_url, autocommit=True) as connection,
+        closing(Worker.connect(system.redis_url, system.database_url)) as worker,
+        closing(Source.connect(system.redis_url)) as source,
+    ):
+        yield Eraser(connection, worker, source, customer, wait_s=0.0)
+
+
+def tables(connection: psycopg.Connection[TupleRow]) -> dict[str, list[str]]:
+    """Returns every row of every table as text, bytes as the text that they are."""
+    found = {}
+    names = connection.execute(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'taximeter'::regnamespace"
+        " AND relkind IN ('r', 'p') AND NOT relispartition"
+    ).fetchall()
+    connection.execute("SET bytea_output = 'escape'")
+    for (name,) in names:
+        text = sql.SQL("SELECT t::text FROM {} AS t").format(sql.Identifier(name))
+        found[name] = [row[0] for row in connection.execute(text).fetchall()]
+    return found
+
+
+def keys_and_values(client: "redis.Redis") -> list[bytes]:
+    """Returns every key of Redis with what it holds, as bytes."""
+    read: dict[bytes, Callable[[bytes], Any]] = {
+        b"hash": client.hgetall,
+        b"stream": client.xrange,
+        b"zset": lambda key: client.zrange(key, 0, -1),
+        b"string": client.get,
+    }
+    kinds = {key: client.execute_command("TYPE", key) for key in client.scan_iter()}
+    return [key + b" " + repr(read[kind](key)).encode() for key, kind in kinds.items()]
+
+
+def traces(system: System) -> list[str]:
+    """Returns the places where something of the customer's names is left."""
+    with connect(system.database_url) as connection:
+        found = [name for name, rows in tables(connection).items() if any(NEEDLE in row for row in rows)]
+    with redis.Redis.from_url(system.redis_url) as client:
+        found += [text.decode(errors="replace") for text in keys_and_values(client) if NEEDLE.encode() in text]
+    return found
+
+
+def money(system: System) -> list[TupleRow]:
+    return system.rows(
+        "SELECT invoices.id, total, line.id, line.kind, price, quantity, unit_price, amount"
+        " FROM invoices JOIN invoice_line_records AS line ON invoice = invoices.id ORDER BY 1, 3"
+    )
+
+
+def counted(system: System) -> list[TupleRow]:
+    """Returns usage by meter and window, whoever's it is, and how many groups and values it has."""
+    usage = system.rows("SELECT meter, window_start, sum(units), sum(events) FROM usage GROUP BY 1, 2 ORDER BY 1, 2")
+    return usage + system.rows(
+        "SELECT (SELECT count(DISTINCT (user_id, dimensions)) FROM usage), count(DISTINCT label),"
+        " count(DISTINCT user_id) FROM usage_values"
+    )
+
+
+async def test_nothing_of_the_customer_is_left_and_everything_counted_and_billed_stays(
+    system: System, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # given a customer that left traces in every table and in Redis
+    await live_through(system)
+    before = traces(system)
+    wanted = {"events", "usage", "usage_values", "event_conflicts", "voids", "quarantine", "customers",
+              "customer_users", "subscriptions", "invoices", "invoice_line_records", "billed"}  # fmt: skip
+    assert wanted <= set(before)
+    assert any("totals" in trace or "users" in trace for trace in before)
+    billed, usage = money(system), counted(system)
+    capsys.readouterr()
+
+    # when it is erased
+    assert await erase(system, "--json") == 0
+
+    # then no name of it is anywhere, and all figures are what they were
+    assert traces(system) == []
+    assert money(system) == billed
+    assert counted(system) == usage
+    report = json.loads(capsys.readouterr().out)
+    assert report["users"] == 3
+    assert (report["changed"]["events"], report["changed"]["quarantine"]) == (5, 1)
+
+    # and the tokens are one customer with its users, on the shards where their events are
+    assert system.rows("SELECT customer FROM customer_users") == [(report["token"],)] * 2
+    tokens = system.rows("SELECT DISTINCT shard, user_id FROM events WHERE user_id LIKE 'erased%'")
+    assert len(tokens) == 2
+    assert all(shard_of(user, SHARDS) == shard for shard, user in tokens)
+
+
+async def test_the_proof_holds_and_a_repeat_of_an_erased_event_is_still_one(system: System) -> None:
+    await live_through(system)
+    await erase(system)
+    assert (await prove(system)).ok
+    usage = counted(system)
+
+    # when everything comes again, from another sidecar, also where Redis has forgotten it
+    receipt = await system.send(history(), to="b")
+    await system.flush()
+    with redis.Redis.from_url(system.redis_url) as client:
+        client.flushall()
+    await system.send(history(), to="c")
+    await system.flush()
+
+    # then nothing is counted again
+    assert receipt.applied
+    proof = await prove(system)
+    assert proof.ok, proof.as_json()
+    assert proof.duplicates.events == 10
+    assert counted(system) == usage
+
+
+async def test_usage_of_erased_users_that_is_tampered_with_fails_the_proof(system: System) -> None:
+    await live_through(system)
+    await erase(system)
+    execute(system, "UPDATE usage SET units = units + 1 WHERE user_id LIKE 'erased%' AND meter = 'calls'")
+    assert "erased" in failed(await prove(system))
+
+
+async def test_an_erasure_that_is_killed_anywhere_goes_on_where_it_was(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given a customer, and a program that dies at its first statement, then at the second, ...
+    await live_through(system)
+    billed, usage = money(system), counted(system)
+    run = Eraser._run
+    left = [0]
+
+    def dying(self: Eraser, name: str, **values: Any) -> int:
+        if left[0] == 0:
+            raise Killed
+        left[0] -= 1
+        return run(self, name, **values)
+
+    monkeypatch.setattr(Eraser, "_run", dying)
+    deaths = 0
+    while True:
+        left[0] = deaths
+        try:
+            with an_eraser(system) as eraser:
+                await asyncio.to_thread(eraser.run)
+            break
+        except Killed:
+            deaths += 1
+    monkeypatch.undo()
+
+    # then it is done all the same, once
+    assert deaths > 12
+    assert traces(system) == []
+    assert money(system) == billed
+    assert counted(system) == usage
+    assert len(system.rows("SELECT DISTINCT user_id FROM events")) == 3
+    assert (await prove(system)).ok
+
+
+async def test_an_erasure_that_is_repeated_finds_nothing(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+    await live_through(system)
+    await erase(system)
+    before = system.rows("SELECT user_id, units FROM usage ORDER BY 1, 2")
+    capsys.readouterr()
+    assert await erase(system, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["changed"] == {}
+    assert system.rows("SELECT user_id, units FROM usage ORDER BY 1, 2") == before
+
+
+async def test_a_record_in_quarantine_keeps_what_is_somebody_elses(system: System) -> None:
+    await live_through(system)
+    await erase(system)
+    batches = [decode_batch(bytes(record)) for (record,) in system.rows("SELECT record FROM quarantine")]
+    names = {event.id for batch in batches for event in batch.events if event.user_id == "other"}
+    assert names == {"other/old"}
+
+
+async def test_nothing_is_billed_again_after_an_erasure(system: System) -> None:
+    # given an erased customer, of whose usage a group can't be told any more
+    await live_through(system)
+    await erase(system)
+    # when invoices are made, however late usage may come
+    with connect(system.database_url, autocommit=True) as connection:
+        made = make_invoices(connection, Options(late_limit=timedelta(days=36_500)))
+    # then there is none
+    assert (made.invoices, made.waiting) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("erasing", "change"),
+    [
+        ("no", "UPDATE invoices SET customer = 'x'"),
+        ("no", "UPDATE invoice_line_records SET description = 'x'"),
+        ("yes", "UPDATE invoices SET total = total + 1"),
+        ("yes", "UPDATE invoice_line_records SET amount = amount + 1"),
+        ("yes", "DELETE FROM invoices"),
+    ],
+)
+async def test_what_was_billed_is_never_changed_by_an_erasure_either(system: System, erasing: str, change: str) -> None:
+    await live_through(system)
+    with connect(system.database_url) as connection:
+        connection.execute("SELECT set_config('taximeter.erasing', %s, true)", (erasing,))
+        with pytest.raises(psycopg.errors.RestrictViolation):
+            connection.execute(change.encode())
+
+
+A_DISCREPANCY = """
+INSERT INTO discrepancies (shard, epoch, user_id, meter, dimensions, window_start, counter_units, counter_events,
+                           stream_units, stream_events)
+VALUES (0, 'e', 'needle-1', 'm', '{}', now(), 1, 1, 2, 2)
+"""
+HOLES = """
+INSERT INTO holes (producer, shard, first_sequence, last_sequence, events) SELECT 'p', shard, 1, 2, 3 FROM shards
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("UPDATE subscriptions SET end_at = NULL", "have not ended: needle-acme/pro"),
+        ("UPDATE subscriptions SET end_at = '2190-01-01'", "have not ended"),
+        ("UPDATE invoices SET delivery = 'pending'", "not delivered"),
+        ("UPDATE quarantine SET resolved_at = NULL, resolved_as = NULL, resolution = NULL", "in quarantine"),
+        (A_DISCREPANCY, "1 open discrepancies"),
+        (HOLES, "holes that nobody accepted"),
+        ("UPDATE usage SET units = units + 5 WHERE user_id = 'needle-1'", "1 invoices that are due"),
+    ],
+)
+async def test_a_customer_with_open_business_is_not_erased(
+    system: System, capsys: pytest.CaptureFixture[str], change: str, said: str
+) -> None:
+    await live_through(system)
+    execute(system, change)
+    before = traces(system)
+    capsys.readouterr()
+    assert await erase(system) == 1
+    error = capsys.readouterr().err
+    assert "error: erasure_refused" in error
+    assert said in error
+    assert traces(system) == before
+
+
+async def test_an_erasure_waits_for_sidecars_that_may_still_hold_events(system: System) -> None:
+    # given a sidecar that has not said for a while that it has nothing
+    await live_through(system)
+    await system.send([an_event("x", user_id="other")], to="b")
+    await system.flush()
+    before = traces(system)
+    # when the customer is to be erased
+    with an_eraser(system) as eraser, pytest.raises(TryAgainError) as refused:
+        await asyncio.to_thread(eraser.run)
+    # then it has to wait, and nothing was changed
+    assert refused.value.code == "erasure_waits"
+    assert traces(system) == before
+    # until the sidecar is gone
+    await system.sidecars.pop("b").stop(leave=True)
+    with an_eraser(system) as eraser:
+        await asyncio.to_thread(eraser.run)
+    assert traces(system) == []
+
+
+async def test_a_user_of_another_customer_is_not_erased_alone(system: System) -> None:
+    with an_eraser(system, USERS[0]) as eraser, pytest.raises(TaximeterError, match="needle-acme"):
+        eraser.check()
+
+
+async def test_one_erasure_at_a_time(system: System) -> None:
+    with an_eraser(system), pytest.raises(TryAgainError), an_eraser(system):
+        pass
+
+
+async def test_nobody_is_erased_without_being_asked(system: System, capsys: pytest.CaptureFixture[str]) -> None:
+    target = ("--redis-url", system.redis_url, *database(system))
+    assert main(["erase", "--customer", CUSTOMER, *target]) == 2
+    assert "--yes" in capsys.readouterr().err
+
+
+def test_the_user_of_totals_is_told_by_the_keys_name() -> None:
+    key = keys.totals(2, "abcdefgh", "a:b", 19).encode()
+    assert keys.user_of_totals(key) == b"a:b"
+    assert keys.user_of_totals(keys.state(2).encode()) is None
