@@ -131,8 +131,11 @@ def _discount(table: Table) -> Discount:
     return Discount(table.text("name", "discount"), percent, amount, duration)
 
 
-def _commitment(table: Table) -> Commitment:
+def _commitment(table: Table) -> Commitment | None:
+    mark = table.report.mark()
     inner = table.table("commitment")
+    if not table.report.clean_since(mark):
+        return None
     inner.only(("amount", "interval"))
     return Commitment(inner.amount("amount"), inner.choice("interval", Interval, None))
 
@@ -155,8 +158,11 @@ def _credit(table: Table) -> Credit:
     )
 
 
-def _trial_days(table: Table) -> int:
+def _trial_days(table: Table) -> int | None:
+    mark = table.report.mark()
     inner = table.table("trial")
+    if not table.report.clean_since(mark):
+        return None
     inner.only(("days",))
     return inner.integer("days", None, 0, DAYS_MAX)
 

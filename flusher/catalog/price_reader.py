@@ -218,20 +218,20 @@ def _up_to(tier: Table, below: Decimal, *, last: bool) -> Decimal | None:
 
 def _matrix(table: Table) -> Matrix:
     """Return a matrix whose every entry can be reached, and that says what no other entry matches."""
+    mark = table.report.mark()
     unmatched_is_free = table.has("unmatched") and table.choice("unmatched", _Unmatched, None) is _Unmatched.FREE
     tables = list(table.tables("prices", ENTRIES_MAX, required=True))
     entries: list[Entry] = []
     for entry in tables:
         entry.only(("match", "unit_price"))
-        mark = entry.report.mark()
         match = _match(entry)
         earlier = next((number for number, other in enumerate(entries) if other.matches(match)), None)
-        if earlier is not None and entry.report.clean_since(mark):
+        if earlier is not None and table.report.clean_since(mark):
             first = f"{table.at('prices')}[{earlier}]"
             text = f"{first} comes first and matches all that this one does; put this one before it, or leave it out"
             entry.report.add(entry.at("match"), text)
         entries.append(Entry(match, entry.amount("unit_price")))
-    if tables and tables[-1].values.get("match") != {} and not unmatched_is_free:
+    if entries and entries[-1].match and not unmatched_is_free and table.report.clean_since(mark):
         remedy = 'or unmatched = "free" beside prices'
         tables[-1].problem("match", "match = {} in the last entry, for all that no other matches", remedy)
     return Matrix(tuple(entries))

@@ -123,10 +123,10 @@ class Dice:
                 return Matrix(self.entries())
 
     def entries(self) -> tuple[Entry, ...]:
-        """Throw the entries of a matrix; the last may be for all others."""
+        """Throw the entries of a matrix, each of which some group reaches; the last may be for all others."""
         matches: list[Group] = [(("region", region),) for region in REGIONS]
         matches += [(("region", region), ("size", size)) for region in REGIONS for size in SIZES]
-        chosen = self.random.sample(matches, self.random.randint(1, 5))
+        chosen = sorted(self.random.sample(matches, self.random.randint(1, 5)), key=len, reverse=True)
         return tuple(Entry(match, self.unit_price()) for match in [*chosen, *([()] if self.chance(2) else [])])
 
     def ends(self) -> list[Decimal | None]:
