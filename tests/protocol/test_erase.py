@@ -169,14 +169,13 @@ def tables(connection: psycopg.Connection[TupleRow]) -> dict[str, list[str]]:
 
 def keys_and_values(client: "redis.Redis") -> list[bytes]:
     """Returns every key of Redis with what it holds, as bytes."""
-    read: dict[bytes, Callable[[bytes], Any]] = {
+    read: dict[bytes | str, Callable[[bytes], Any]] = {
         b"hash": client.hgetall,
         b"stream": client.xrange,
         b"zset": lambda key: client.zrange(key, 0, -1),
         b"string": client.get,
     }
-    kinds = {key: client.execute_command("TYPE", key) for key in client.scan_iter()}
-    return [key + b" " + repr(read[kind](key)).encode() for key, kind in kinds.items()]
+    return [key + b" " + repr(read[client.type(key)](key)).encode() for key in client.scan_iter()]
 
 
 def traces(system: System) -> list[str]:
