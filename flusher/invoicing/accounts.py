@@ -1,7 +1,7 @@
 """How far subscriptions are billed, read from Postgres for many at once."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, timedelta
 from typing import Any
 
 import psycopg
@@ -33,11 +33,12 @@ class Accounts:
         self._versions = versions
         self._plans: dict[str, Plan] = {}
 
-    def lock(self, customer: str | None, after: str, limit: int, since: datetime) -> list[Account]:
+    def lock(self, customer: str | None, after: str, limit: int, late_limit: timedelta | None) -> list[Account]:
         """Lock the next subscriptions after an id until the transaction ends, and return how far each is billed.
 
-        At most `limit` of them, by id (of one customer where it is given); none when there are no more. Periods that
-        ended after `since` are adjusted, and all those of released subscriptions.
+        At most `limit` of them, by id (of one customer where it is given); none when there are no more. Of closed
+        periods those are read that ended within `late_limit` of the last one; with None, and where late usage was
+        released, all.
         """
         self._connection.execute(query("wait_for_subscriptions"))
         values = {"customer": customer, "after": after, "limit": limit}
@@ -46,14 +47,19 @@ class Accounts:
             return []
         # Read when they are locked: nobody changes what they pay by from now on.
         page = load_subscriptions(self._connection, customer, after=after, upto=ids[-1])
-        return self._load([found for found in page if found.id in set(ids)], since)
+        return self._load([found for found in page if found.id in set(ids)], late_limit)
 
-    def _load(self, subscriptions: Sequence[Subscription], since: datetime) -> list[Account]:
+    def _load(self, subscriptions: Sequence[Subscription], late_limit: timedelta | None) -> list[Account]:
         customers = load_customers_of(self._connection, [found.customer for found in subscriptions])
         ids = [found.id for found in subscriptions]
         states = {row["subscription"]: row for row in rows(self._connection, "list_accounts", {"ids": ids})}
-        released = [name for name, row in states.items() if row["released"]]
-        closed = rows(self._connection, "list_closed", {"ids": ids, "since": since, "all_of": released})
+        since = [
+            found.start
+            if late_limit is None or (row := states[found.id])["released"] or row["period_end"] is None
+            else row["period_end"] - late_limit
+            for found in subscriptions
+        ]
+        closed = rows(self._connection, "list_closed", {"ids": ids, "since": since})
         self._load_terms((*states.values(), *closed))
         accounts = {found.id: _account(found, customers[found.customer], states[found.id]) for found in subscriptions}
         for row in closed:

@@ -12,6 +12,22 @@ from flusher.invoicing.invoice import Kind
 from flusher.pricing.period import BillingPeriod, Period, billing_period
 
 LATE_LIMIT_DEFAULT: Final = timedelta(days=35)
+GRACE: Final = timedelta(days=31)
+"""For how much longer a subscription that has ended is adjusted: until the next monthly run sees what came in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When invoices are made: what is due at `at`, while the clock says `now`.
+
+    What came for a closed period within `late_limit` of its end is billed by itself. With `preview` running periods
+    count as due, once, as they are so far.
+    """
+
+    at: datetime
+    now: datetime
+    late_limit: timedelta = LATE_LIMIT_DEFAULT
+    preview: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +83,9 @@ class Step:
     ended: datetime | None = None
 
 
-def next_step(
-    account: Account, versions: Versions, at: datetime, now: datetime, *, preview: bool = False
-) -> Step | None:
-    """Return the next invoice of a subscription that is due at `at`, or None; `now` is what the clock says.
-
-    With `preview` the running period counts as due, once, as it is so far.
-    """
+def next_step(account: Account, versions: Versions, moment: Moment) -> Step | None:
+    """Return the next invoice of a subscription that is due, or None."""
+    at = moment.at
     if account.done:
         return None
     subscription = account.subscription
@@ -82,19 +94,20 @@ def next_step(
     account.current = found
     if found is None:
         account.done = True
-        return _after_the_end(account, versions, at)
+        return _after_the_end(account, versions, moment)
     terms, billing = found
     if account.last is None and not account.opened:
         account.opened = True
         begins = billing.period.start
-        if begins <= min(at, now):
+        if begins <= min(at, moment.now):
             return Step(Kind.OPENING, 0, terms, Period(begins, begins), (Cost(terms, billing, Role.NEXT),))
     if billing.period.start > at:
         account.done = True
         return None
-    if billing.period.end <= at or preview:
+    if billing.period.end <= at or moment.preview:
         account.done = billing.period.end > at
-        return _closing(account, versions, terms, billing)
+        since = billing.period.start - moment.late_limit
+        return _closing(account, versions, terms, billing, since)
     account.done = True
     if terms.plan.threshold is None:
         return None
@@ -102,28 +115,32 @@ def next_step(
     return Step(Kind.THRESHOLD, account.thresholds, terms, billing.period, running)
 
 
-def _closing(account: Account, versions: Versions, terms: Terms, billing: BillingPeriod) -> Step:
+def _closing(account: Account, versions: Versions, terms: Terms, billing: BillingPeriod, since: datetime) -> Step:
     """Return the invoice of a period: its cost, the next one's advance, and what changed in those before."""
     after = next_period(account.subscription, versions, account.customer.zone, billing.period.end)
-    costs = [*closed_costs(account, versions), Cost(terms, billing, Role.OWN)]
+    costs = [*closed_costs(account, versions, since), Cost(terms, billing, Role.OWN)]
     if after is not None:
         costs.append(Cost(*after, Role.NEXT))
     ended = billing.period.end if after is None else None
     return Step(Kind.PERIOD, 0, terms, billing.period, tuple(costs), ended)
 
 
-def _after_the_end(account: Account, versions: Versions, at: datetime) -> Step | None:
+def _after_the_end(account: Account, versions: Versions, moment: Moment) -> Step | None:
     """Return an invoice of adjustments alone, for a subscription that has ended and so has no next one."""
     last = account.last
-    if last is None or last.period.end > at:
+    if last is None or last.period.end > moment.at:
         return None
-    costs = tuple(closed_costs(account, versions))
+    since = moment.at - moment.late_limit - GRACE
+    costs = tuple(closed_costs(account, versions, since))
     return Step(Kind.ADJUSTMENT, account.adjustments, last.terms, last.period, costs, last.period.end)
 
 
-def closed_costs(account: Account, versions: Versions) -> Iterator[Cost]:
-    """Yield the closed periods that are still adjusted, each with the terms that it was billed by."""
+def closed_costs(account: Account, versions: Versions, since: datetime) -> Iterator[Cost]:
+    """Yield the closed periods that ended after `since`, each with the terms that it was billed by; all where late
+    usage was released."""
     for closed in account.closed:
+        if closed.period.end <= since and not account.released:
+            continue
         own = closed.terms.span
         # Only where they end may have become known since.
         now = terms_at(account.subscription, versions, closed.period.start, own.zone)

@@ -1,10 +1,10 @@
 """Usage that came too late to be billed by itself: what it comes to, and letting it be billed.
 
-A run adjusts the closed periods that ended within the late limit. What changed in older ones is held for an operator:
-a customer is not billed for a year ago because a forgotten journal turned up.
+What is counted for a closed period within the late limit of its end is billed with the next invoice. What comes later
+is held for an operator: a customer is not billed for a year ago because a forgotten journal turned up.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,12 +15,12 @@ from psycopg.rows import TupleRow
 
 from flusher.catalog_store import load_plan_versions
 from flusher.invoicing.accounts import Accounts
-from flusher.invoicing.costs import differences
+from flusher.invoicing.costs import Cost, Role, differences, needs_of
 from flusher.invoicing.due import Account, closed_costs
 from flusher.invoicing.invoice import total
 from flusher.invoicing.make import read_usages
 from flusher.invoicing.quantities import SummedWindow
-from flusher.invoicing.store import read_clock
+from flusher.invoicing.store import rows
 from flusher.pricing.period import Period
 from flusher.sql import query
 from sidecar.contract.codes import TaximeterError
@@ -50,25 +50,45 @@ def list_held(connection: Connection, late_limit: timedelta, customer: str | Non
     """Yield what is held for an operator, by subscription, oldest period first. `connection` is in autocommit mode."""
     versions = load_plan_versions(connection)
     accounts = Accounts(connection, versions)
-    limit = read_clock(connection).now - late_limit
     last = ""
     while True:
         with connection.transaction(force_rollback=True):
-            found = accounts.lock(customer, last, _CHUNK, _EVER)
-            for account in found:
-                account.closed = [closed for closed in account.closed if closed.period.end <= limit]
-            costs = [(account, tuple(closed_costs(account, versions))) for account in found]
+            found = accounts.lock(customer, last, _CHUNK, None)
+            costs = [(account, tuple(closed_costs(account, versions, _EVER))) for account in found]
             usages = read_usages(connection, costs)
+            late = tardy(connection, costs, late_limit)
         if not found:
             return
         for (account, periods), usage in zip(costs, usages, strict=True):
-            if isinstance(usage, SummedWindow):
+            if isinstance(usage, SummedWindow) or account.last is None:
                 continue
+            since = account.last.period.end - late_limit
             for cost in periods:
                 amount = total(differences(cost, usage, account.billed, scope="").lines)
-                if amount:
+                if amount and (cost.billing.period.end <= since or (account.subscription.id, cost.start) in late):
                     yield _held(account, cost.billing.period, cost.terms.plan.currency, amount)
         last = found[-1].subscription.id
+
+
+def tardy(
+    connection: Connection, wanted: Iterable[tuple[Account, Sequence[Cost]]], late_limit: timedelta
+) -> set[tuple[str, datetime]]:
+    """Return the closed periods of which something was counted later than the limit after their end: by subscription
+    and start."""
+    periods: list[tuple[str, datetime]] = []
+    columns: dict[str, list[object]] = {name: [] for name in ("numbers", "users", "meters", "starts", "ends", "limits")}
+    for account, costs in wanted:
+        for cost in costs:
+            if cost.role is not Role.CLOSED:
+                continue
+            periods.append((account.subscription.id, cost.start))
+            for need in needs_of(cost):
+                period, limit = need.period, cost.billing.period.end + late_limit
+                for user in account.customer.user_ids:
+                    row = (len(periods) - 1, user, need.meter, period.start, period.end, limit)
+                    for column, value in zip(columns.values(), row, strict=True):
+                        column.append(value)
+    return {periods[row["number"]] for row in rows(connection, "find_tardy", columns)} if periods else set()
 
 
 def release(connection: Connection, subscription: str, reason: str) -> None:

@@ -16,6 +16,7 @@ from flusher.invoicing.invoice import Invoice
 from flusher.invoicing.quantities import SummedWindow, read_usage
 from flusher.invoicing.store import insert_invoices
 from flusher.pricing.measure import Need, Reading
+from flusher.sql import query
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -98,6 +99,9 @@ class Maker:
         insert_invoices(self._connection, [made for _, made in drafts])
         credit_store.record_draws(self._connection, {made.invoice.id: made.draws for _, made in drafts if made.draws})
         self._keep([made.carried for _, made in drafts if made.carried is not None])
+        released = [one.account.subscription.id for one, made in drafts if one.account.released and _adjusts(made)]
+        if released:
+            self._connection.execute(query("use_releases"), {"ids": released})
         for one, made in drafts:
             close(one.account, one.step, made.billed)
             yield one.account, made.invoice
@@ -115,3 +119,7 @@ class Maker:
         for one in grants:
             if one.id in new:
                 self._grants.setdefault((one.customer, one.currency), []).append(one)
+
+
+def _adjusts(made: Draft) -> bool:
+    return any(line.kind == "adjustment" for line in made.invoice.lines)

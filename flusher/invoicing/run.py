@@ -16,16 +16,16 @@ from psycopg.rows import TupleRow
 from flusher.catalog_store import load_plan_versions
 from flusher.invoicing.accounts import Accounts
 from flusher.invoicing.bill import Note, Seller
-from flusher.invoicing.costs import Role, needs_of
-from flusher.invoicing.due import LATE_LIMIT_DEFAULT, Account, Step, next_step
+from flusher.invoicing.costs import Cost, Role, needs_of
+from flusher.invoicing.due import LATE_LIMIT_DEFAULT, Account, Moment, Step, next_step
 from flusher.invoicing.invoice import Invoice, Kind
+from flusher.invoicing.late import tardy
 from flusher.invoicing.make import Maker, Work
 from flusher.invoicing.quantities import SummedWindow
 from flusher.invoicing.settle import WINDOW_DEFAULT, NotYet, settlement
 from flusher.invoicing.sound import Doubts
 from flusher.invoicing.store import ledger_of, read_clock, rows
 from flusher.pricing.period import Period
-from flusher.sql import query
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -37,8 +37,8 @@ CHUNK: Final = 500
 class Options:
     """What a run is asked for. `at`: make what is due then (None: now). `stripe`: whether invoices go to Stripe.
 
-    `preview` counts running periods as due, as they are so far: for dry runs alone. Periods that ended longer ago than
-    `late_limit` are adjusted only when an operator released them.
+    `preview` counts running periods as due, as they are so far: for dry runs alone. What came for a
+    closed period later than `late_limit` after its end is billed only when an operator released it.
     """
 
     at: datetime | None = None
@@ -117,7 +117,8 @@ class _Run:
         self._options = options
         # Read before any usage: watermarks only grow, so a period that is settled by them stays settled.
         self._clock = read_clock(connection)
-        self._at = options.at or self._clock.now
+        now = self._clock.now
+        self._moment = Moment(options.at or now, now, options.late_limit, options.preview)
         self._versions = load_plan_versions(connection)
         self._accounts = Accounts(connection, self._versions)
         self._seller = Seller(ledger_of(connection)[0], options.stripe)
@@ -129,7 +130,7 @@ class _Run:
         them.
         """
         options = self._options
-        accounts = self._accounts.lock(options.customer, after, CHUNK, self._at - options.late_limit)
+        accounts = self._accounts.lock(options.customer, after, CHUNK, options.late_limit)
         doubts = Doubts(self._connection, [user for account in accounts for user in account.customer.user_ids])
         maker = Maker(self._connection, self._seller)
         maker.lock_credit(accounts, self._versions)
@@ -137,19 +138,30 @@ class _Run:
         while active := [account for account in accounts if not account.done]:
             work: list[Work] = []
             for account in active:
-                step = next_step(account, self._versions, self._at, self._clock.now, preview=options.preview)
+                step = next_step(account, self._versions, self._moment)
                 found = None if step is None else self._examine(account, step, doubts)
                 if isinstance(found, Work):
                     work.append(found)
                 elif found is not None:
                     outcomes.append(found)
             maker.grant_credit(active)
-            for account, made in maker.make(work):
+            for account, made in maker.make(self._in_time(work)):
                 outcomes.append(_waiting(account, made.period, made) if isinstance(made, SummedWindow) else made)
-        released = [account.subscription.id for account in accounts if account.released]
-        if released:
-            self._connection.execute(query("use_releases"), {"ids": released})
         return accounts, outcomes
+
+    def _in_time(self, work: list[Work]) -> list[Work]:
+        """Return the work without the closed periods for which something came too late to be billed by itself."""
+        wanted = [(one.account, one.step.costs) for one in work if not one.account.released]
+        late = tardy(self._connection, wanted, self._options.late_limit)
+        if not late:
+            return work
+        return [
+            replace(
+                one,
+                step=replace(one.step, costs=tuple(cost for cost in one.step.costs if not _is_late(one, cost, late))),
+            )
+            for one in work
+        ]
 
     def _examine(self, account: Account, step: Step, doubts: Doubts) -> "Work | Waiting | None":
         """Return what has to be known for a step, or what it waits for: a dry run waits for nothing, and says so."""
@@ -167,6 +179,10 @@ class _Run:
             account.done = True
             return None if step.kind is Kind.THRESHOLD else _waiting(account, step.period, note.preview)
         return Work(account, replace(step, costs=tuple(costs)), note)
+
+
+def _is_late(one: Work, cost: Cost, late: set[tuple[str, datetime]]) -> bool:
+    return cost.role is Role.CLOSED and (one.account.subscription.id, cost.start) in late
 
 
 def _waiting(account: Account, period: Period, why: NotYet | SummedWindow) -> Waiting:

@@ -58,15 +58,18 @@ class World:
         *,
         meter: str = "api_call",
         events: int = 1,
+        came: datetime | None = None,
         **dimensions: str,
     ) -> None:
-        """Count usage in the window of `at`."""
+        """Count usage in the window of `at`, which came at that time unless `came` says otherwise."""
         window = at.replace(minute=at.minute // 15 * 15, second=0, microsecond=0)
         self.connection.execute(
-            "INSERT INTO usage VALUES (0, %s, %s, %s, %s, %s, %s)"
+            "INSERT INTO usage (shard, user_id, meter, dimensions, window_start, units, events, changed_at)"
+            " VALUES (0, %s, %s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (user_id, meter, window_start, dimensions)"
-            " DO UPDATE SET units = usage.units + excluded.units, events = usage.events + excluded.events",
-            (user, meter, json.dumps(dimensions), window, Decimal(units), events),
+            " DO UPDATE SET units = usage.units + excluded.units, events = usage.events + excluded.events,"
+            " changed_at = excluded.changed_at",
+            (user, meter, json.dumps(dimensions), window, Decimal(units), events, came or at),
         )
 
     def event(self, user: str, units: str | int, at: datetime, event_id: str, event_type: str = "api_call") -> None:

@@ -51,6 +51,9 @@ SELECT invoices.subscription, line.period_start,
 FROM invoice_line_records AS line JOIN invoices ON invoices.id = line.invoice
 WHERE line.kind = 'fixed';
 
+-- When it was counted last, to tell what came too late to be billed by itself.
+ALTER TABLE usage ADD COLUMN changed_at timestamptz NOT NULL DEFAULT now();
+
 CREATE TABLE late_releases (
     -- Usage that came too late to be billed by itself: an operator lets it be billed, with the next run.
     subscription    text        NOT NULL REFERENCES subscriptions,

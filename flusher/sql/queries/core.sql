@@ -190,7 +190,7 @@ SELECT %(shard)s, user_id, meter, dimensions::jsonb, 'epoch'::timestamptz + win 
 FROM unnest(%(users)s::text[], %(meters)s::text[], %(dimensions)s::text[], %(windows)s::bigint[],
             %(units)s::numeric[], %(events)s::bigint[]) AS new (user_id, meter, dimensions, win, units, events)
 ON CONFLICT (user_id, meter, window_start, dimensions)
-DO UPDATE SET units = old.units + EXCLUDED.units, events = old.events + EXCLUDED.events
+DO UPDATE SET units = old.units + EXCLUDED.units, events = old.events + EXCLUDED.events, changed_at = now()
 
 -- name: read_totals
 -- The usage of counters by now, absolute.

@@ -46,13 +46,23 @@ CROSS JOIN LATERAL (
 ) AS other
 
 -- name: list_closed
--- The closed periods of subscriptions that are still adjusted: of some all of them, of the rest those that end after
--- the late limit. Oldest first.
+-- The closed periods of subscriptions that end after a time of each, oldest first.
 SELECT subscription, period_start, period_end, plan, plan_version, terms, zone, anchor
-FROM invoices
-WHERE kind = 'period' AND subscription = ANY(%(ids)s)
-  AND (period_end > %(since)s OR subscription = ANY(%(all_of)s))
+FROM unnest(%(ids)s::text[], %(since)s::timestamptz[]) AS wanted (id, since)
+JOIN invoices ON subscription = wanted.id AND kind = 'period' AND period_end > wanted.since
 ORDER BY subscription, period_start
+
+-- name: find_tardy
+-- Those of the rows in whose windows something was counted after a time, by number.
+SELECT DISTINCT wanted.number
+FROM unnest(%(numbers)s::integer[], %(users)s::text[], %(meters)s::text[], %(starts)s::timestamptz[],
+            %(ends)s::timestamptz[], %(limits)s::timestamptz[])
+     AS wanted (number, user_id, meter, starts, ends, late)
+WHERE EXISTS (
+    SELECT FROM usage
+    WHERE user_id = wanted.user_id AND meter = wanted.meter AND changed_at > wanted.late
+      AND window_start >= date_bin('15 minutes', wanted.starts, 'epoch') AND window_start < wanted.ends
+)
 
 -- name: list_billed
 -- What was billed so far of subscriptions, for the periods that begin since a time of each.
