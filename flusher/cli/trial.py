@@ -40,13 +40,14 @@ class Trial:
     refused: Tally
     changes: list[Change]
 
-    def differences(self) -> dict[str, Decimal]:
-        """Return by how much all of it differs, by currency."""
-        found: dict[str, Decimal] = {}
+    def differences(self) -> list[tuple[str, Decimal, Decimal]]:
+        """Return by how much all invoices of each currency differ, and how much of that is credit."""
+        nothing = (Decimal(0), Decimal(0))
+        found: dict[str, tuple[Decimal, Decimal]] = {}
         for change in self.changes:
-            code = change.invoice.currency
-            found[code] = found.get(code, Decimal(0)) + change.difference
-        return found
+            total, credit = found.get(change.invoice.currency, nothing)
+            found[change.invoice.currency] = (total + change.difference, credit + change.credit)
+        return [(code, *amounts) for code, amounts in sorted(found.items())]
 
 
 def terms_of(ledger: Ledger) -> Terms:
@@ -112,10 +113,10 @@ def _text(trial: Trial) -> str:
     if trial.refused.rejected:
         lines.append(f"{trial.refused.rejected:>12,} rejected")
     lines += [f"line {one.line}: {one.code}: {one.message}" for one in trial.refused.problems[:10]]
-    for code, difference in sorted(trial.differences().items()):
-        lines.append(f"{len(trial.changes):,} invoices change, {code.upper()} by {_signed(difference, code)}")
-    if not trial.changes:
-        lines.append("no invoice changes")
+    lines.append(f"{len(trial.changes):,} invoices change" if trial.changes else "no invoice changes")
+    for code, difference, credit in trial.differences():
+        in_credit = f", with {_signed(credit, code)} in credit" if credit else ""
+        lines.append(f"{_signed(difference, code)} {code.upper()} in all{in_credit}")
     return "\n".join(lines) + "\n"
 
 
@@ -123,14 +124,15 @@ def _table(trial: Trial) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("customer", "subscription", "period"):
         table.add_column(name, overflow="fold")
-    for name in ("now", "then", "difference"):
+    for name in ("now", "then", "difference", "of that credit"):
         table.add_column(name, justify="right", no_wrap=True)
     for change in trial.changes[:INVOICES_SHOWN_MAX]:
         invoice, code = change.invoice, change.invoice.currency
         period = period_json(invoice.period)
         money = [format_amount(amount, currency(code)) for amount in (change.old, change.new)]
         cells = (invoice.customer, invoice.subscription, f"{period['from']} to {period['to']}")
-        table.add_row(*map(Text, (*cells, *money, f"{_signed(change.difference, code)} {code.upper()}")))
+        credit = _signed(change.credit, code) if change.credit else ""
+        table.add_row(*map(Text, (*cells, *money, f"{_signed(change.difference, code)} {code.upper()}", credit)))
     return table
 
 
@@ -148,9 +150,14 @@ def _json(trial: Trial) -> dict[str, object]:
         "events": {**outcomes, "rejected": trial.refused.rejected},
         "problems": problems,
         "invoices": [_change_json(change) for change in trial.changes],
-        "differences": {
-            code: format_amount(amount, currency(code)) for code, amount in sorted(trial.differences().items())
-        },
+        "differences": [
+            {
+                "currency": code,
+                "difference": format_amount(difference, currency(code)),
+                "credit": format_amount(credit, currency(code)),
+            }
+            for code, difference, credit in trial.differences()
+        ],
     }
 
 
@@ -166,4 +173,5 @@ def _change_json(change: Change) -> dict[str, object]:
         "old": format_amount(change.old, money),
         "new": format_amount(change.new, money),
         "difference": format_amount(change.difference, money),
+        "credit": format_amount(change.credit, money),
     }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from flusher.invoicing.invoice import Invoice
+from flusher.invoicing.invoice import Invoice, total
 from flusher.invoicing.run import Options, Waiting, each_outcome
 from flusher.ledger import Ledger
 from flusher.sql import query
@@ -16,22 +16,25 @@ _NOTHING: Final = Decimal(0)
 
 
 class _Preview(NamedTuple):
-    """An invoice without its lines, and its total."""
+    """An invoice without its lines, its total, and what of that is credit."""
 
     invoice: Invoice
     total: Decimal
+    credit: Decimal
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """An invoice that would be made, and its total before and after, in major units. 0 where there would be none.
 
-    Of `invoice` everything but the lines is known.
+    Of `invoice` everything but the lines is known. `credit` is by how much its lines of credit differ: below 0 where
+    more credit is used, above 0 where what the customer gets back becomes credit.
     """
 
     invoice: Invoice
     old: Decimal
     new: Decimal
+    credit: Decimal
 
     @property
     def difference(self) -> Decimal:
@@ -56,10 +59,11 @@ def effect_on_invoices(ledger: Ledger, change: Callable[[], Collection[str]], op
         before = _previews(ledger, customers, options)
     changes: list[Change] = []
     for key, either in (before | after).items():
-        old, new = (found[key].total if key in found else _NOTHING for found in (before, after))
-        changes.append(Change(either.invoice, old, new))
+        none = _Preview(either.invoice, _NOTHING, _NOTHING)
+        old, new = before.get(key, none), after.get(key, none)
+        changes.append(Change(either.invoice, old.total, new.total, new.credit - old.credit))
     changes.sort(key=lambda one: (one.invoice.customer, one.invoice.period.start, one.invoice.id))
-    return [one for one in changes if one.difference]
+    return [one for one in changes if one.difference or one.credit]
 
 
 def _customers(ledger: Ledger, users: Collection[str]) -> list[str]:
@@ -72,5 +76,6 @@ def _previews(ledger: Ledger, customers: Sequence[str], options: Options) -> dic
     for customer in customers if len(customers) <= CUSTOMERS_MAX else [None]:
         for outcome in each_outcome(ledger.connection, replace(options, customer=customer)):
             if not isinstance(outcome, Waiting):
-                found[outcome.id] = _Preview(replace(outcome, lines=()), outcome.total)
+                credit = total([line for line in outcome.lines if line.kind == "credit"])
+                found[outcome.id] = _Preview(replace(outcome, lines=()), outcome.total, credit)
     return found

@@ -163,7 +163,7 @@ def test_a_dry_run_shows_what_an_invoice_then_says_and_does_nothing(
         ("0.00", "1.00", "1.00"),
     ]
     assert {one["customer"] for one in tried["invoices"]} == {customer}
-    assert tried["differences"] == {"usd": "2.90"}
+    assert tried["differences"] == [{"currency": "usd", "difference": "2.90", "credit": "0.00"}]
     assert used(up, customer) == (Decimal(30), 1)
     assert previewed(up, customer) == before
     assert tried["invoices"][0]["invoice"] not in {one["id"] for one in backfill()["backfills"]}
@@ -172,10 +172,25 @@ def test_a_dry_run_shows_what_an_invoice_then_says_and_does_nothing(
     assert previewed(up, customer) == [Decimal("4.90"), Decimal("1.00")]
     # and undoing it is tried out in the same way
     undo = ("--undo", sent["backfill"], "--reason", "the wrong file")
-    assert backfill(*undo, "--dry-run")["differences"] == {"usd": "-2.90"}
+    assert [one["difference"] for one in backfill(*undo, "--dry-run")["differences"]] == ["-2.90"]
     assert previewed(up, customer) == [Decimal("4.90"), Decimal("1.00")]
     backfill(*undo, "--yes")
     assert previewed(up, customer) == before
+
+
+def test_what_is_given_back_as_credit_is_shown_as_that(
+    up: Up, backfill: Backfill, tmp_path: Path, customer: str
+) -> None:
+    # given a backfill of last month that is invoiced
+    subscribe(up, customer)
+    sent = backfill(file_of(tmp_path, event(customer, units=20)), "--reason", "a lost day", "--yes")
+    flush(up)
+    with connect(up.endpoints["database"], autocommit=True) as connection:
+        made = make_invoices(connection, Options(customer=customer, window=timedelta(0)))
+    assert [invoice.total for invoice in made.invoices] == [Decimal("2.00")]
+    # when undoing it is tried out, then the running invoice stays at nothing, and there is credit
+    tried = backfill("--undo", sent["backfill"], "--reason", "the wrong file", "--dry-run")
+    assert tried["differences"] == [{"currency": "usd", "difference": "0.00", "credit": "2.00"}]
 
 
 def test_nothing_is_done_unless_somebody_says_yes(

@@ -13,12 +13,14 @@ from flusher.database import connect
 from flusher.law import Outcome
 from flusher.ledger import Ledger
 from flusher.quarantine import retry
+from flusher.retention import Dropped
 from flusher.summed import KeyedRows
 from flusher.worker import Worker
 from sidecar.contract.event import VOID_TYPE, Event
 from sidecar.contract.meters import WINDOW_US, Amount, Counter, Meter, encode_meters
 from sidecar.contract.units import NANO
 from tests.protocol.system import System, an_event, indexed
+from tests.protocol.test_retention import KEEP_LITTLE, clean, hear_of_the_floor
 from tests.protocol.voiding import NOW_US, a_void, die_before_publishing, forget, live_nanos, recent, settle
 
 
@@ -262,3 +264,43 @@ async def test_events_under_a_key_are_summed_up_beside_voids_of_events_with_ids(
     await settle(system)
     # then the sum stays
     assert system.rows("SELECT units, events FROM usage") == [(Decimal(4), 4)]
+
+
+async def test_the_values_of_a_voided_event_are_taken_out_too(system: System) -> None:
+    # given meters that keep the value of each event
+    with connect(system.database_url, autocommit=True) as connection:
+        apply_catalog(
+            connection,
+            '[[meters]]\nname = "peak"\nevent_type = "api_call"\naggregation = "max"\n'
+            '[[meters]]\nname = "hosts"\nevent_type = "api_call"\naggregation = "unique"\nfield = "properties.host"\n',
+        )
+    ingest = await system.sidecar()
+    await system.until(lambda: ingest.revision.number == 1)
+    events = [recent(f"e-{number}", nanos=number * NANO, properties=f'{{"host":"{number}"}}') for number in range(4)]
+    # when some are voided: in the same drain, later, and before they come
+    await system.send([a_void(events[3]), *events[:3], a_void(events[2])])
+    await settle(system)
+    await system.send([a_void(events[1]), events[3]])
+    await settle(system)
+    # then nothing is kept of them
+    kept = system.rows("SELECT meter, value, label FROM usage_values ORDER BY meter")
+    assert [(meter, label) for meter, _, label in kept] == [("hosts", "0"), ("peak", None)]
+    assert {events for _, events in system.usage().values()} == {1}
+
+
+async def test_a_dropped_month_keeps_the_proof_of_what_was_voided_in_it(system: System) -> None:
+    # given a month with an event that is voided, and a void that waits
+    event = an_event("e-1", nanos=5 * NANO)
+    await system.send([event, an_event("e-2"), a_void(event), a_void(an_event("e-3"))])
+    await settle(system)
+    # when it is dropped
+    assert await clean(system, KEEP_LITTLE) == Dropped()
+    hear_of_the_floor(system)
+    assert (await clean(system, KEEP_LITTLE)).events == 4
+    # then the proof holds, and what comes for that month cancels nothing
+    await settle(system)
+    await system.send([a_void(an_event("e-2"))])
+    drained = await system.flush()
+    assert (drained.quarantined, drained.voided) == (1, 0)
+    assert system.usage() == {("cus_1", "api_call"): (Decimal(1), 1)}
+    await settle(system)
