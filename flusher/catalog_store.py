@@ -27,7 +27,14 @@ from flusher.catalog.plan_reader import plan_table, read_overrides, read_plan
 from flusher.catalog.reader import Report, Table
 from flusher.pricing.plan import Overrides, Plan
 from flusher.sql import query
-from flusher.subscription_store import Place, find_summed, load_closed, load_invoiced, write_subscriptions
+from flusher.subscription_store import (
+    Place,
+    find_summed,
+    hold_subscriptions,
+    load_closed,
+    load_invoiced,
+    write_subscriptions,
+)
 from sidecar.contract.codes import TaximeterError, TryAgainError
 from sidecar.contract.meters import Meter
 
@@ -170,6 +177,12 @@ def load_subscriptions_of(connection: Connection, ids: Collection[str]) -> dict[
     return {row["id"]: subscription_of(row) for row in rows}
 
 
+def load_subscriptions_of_customers(connection: Connection, customers: Collection[str]) -> list[Subscription]:
+    """Return every subscription of some customers, by customer and start."""
+    rows = _rows(connection, query("list_subscriptions_of"), {"customers": list(customers)})
+    return [subscription_of(row) for row in rows]
+
+
 def _customer(row: DictRow) -> Customer:
     return Customer(row["id"], tuple(row["user_ids"]), row["stripe_customer"], row["time_zone"])
 
@@ -231,6 +244,7 @@ def _moment(
 ) -> Moment:
     """Return when the changes of a file are made, and what they may not reach behind."""
     changed = [name for name in draft.catalog.subscriptions if name in current.subscriptions]
+    hold_subscriptions(connection, changed)
     plans = [name for name, plan in draft.catalog.plans.items() if current.plans.get(name) not in (None, plan)]
     return Moment(
         read_now(connection),

@@ -55,6 +55,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "invoice": Command("flusher.cli.invoice", "make every invoice that is due"),
     "invoices": Command("flusher.cli.invoices", "list the invoices, or show one"),
     "credits": Command("flusher.cli.credits", "list what customers have prepaid, grant more, or take it back"),
+    "simulate": Command("flusher.cli.simulate", "rate past usage by a plan that does not exist yet, old beside new"),
     "price": Command("flusher.cli.price", "show what a price makes of a quantity"),
     "verify": Command("flusher.cli.verify", "prove that what was accepted is what will be billed"),
     "rebuild": Command("flusher.cli.rebuild", "restore Redis from PostgreSQL; safe at any time"),

@@ -44,6 +44,25 @@ WHERE id > %(after)s AND (%(upto)s::text IS NULL OR id <= %(upto)s)
   AND (%(customer)s::text IS NULL OR customer = %(customer)s)
 ORDER BY id LIMIT %(limit)s
 
+-- name: hold_subscriptions
+-- Keep runs from making invoices of some subscriptions, and wait for one that does, until the transaction ends.
+SELECT FROM subscriptions WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE
+
+-- name: count_subscribers
+-- How many customers have subscriptions that run at some time of a period.
+SELECT count(DISTINCT customer) FROM subscriptions
+WHERE start_at < %(end)s AND (end_at IS NULL OR end_at > %(start)s)
+
+-- name: page_subscribers
+-- The customers with subscriptions that run at some time of a period, that come next after an id.
+SELECT DISTINCT customer FROM subscriptions
+WHERE customer > %(after)s AND start_at < %(end)s AND (end_at IS NULL OR end_at > %(start)s)
+ORDER BY customer LIMIT %(limit)s
+
+-- name: list_subscriptions_of
+-- Every subscription of some customers.
+SELECT * FROM subscription_terms WHERE customer = ANY(%(customers)s) ORDER BY customer, start_at, id
+
 -- name: find_subscriptions
 -- Some subscriptions by id.
 SELECT * FROM subscription_terms WHERE id = ANY(%(ids)s)
