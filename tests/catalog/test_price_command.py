@@ -203,3 +203,10 @@ def test_every_bad_flag_is_named_at_once(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["price", *flags]) == 2
     shown = capsys.readouterr().err
     assert [flag for flag in flags[2::2] if f"{flag}: expected" in shown] == flags[2::2]
+
+
+def test_json_that_cant_be_read_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    for flags in (["--model", "volume", "--tiers", "[{", "--quantity", "1"], ["--model", "matrix", "--prices", "[{"]):
+        assert main(["price", *flags]) == 2
+        shown = capsys.readouterr().err
+        assert shown.count(f"{flags[2]}: expected") == 1
