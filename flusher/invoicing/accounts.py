@@ -12,7 +12,7 @@ from flusher.catalog.plan_reader import read_plan
 from flusher.catalog.reader import Report, Table
 from flusher.catalog.timeline import Terms, Versions
 from flusher.catalog.zones import zone_named
-from flusher.catalog_store import load_customers_of, load_subscriptions
+from flusher.catalog_store import load_customers_of, load_plan_versions, load_subscriptions
 from flusher.invoicing.costs import Billed, Key, Part
 from flusher.invoicing.due import Account, Closed
 from flusher.invoicing.store import rows
@@ -26,26 +26,34 @@ Connection = psycopg.Connection[TupleRow]
 
 
 class Accounts:
-    """Reads accounts on a connection; terms are read once."""
+    """Reads accounts on a connection; terms and plans are read once."""
 
-    def __init__(self, connection: Connection, versions: Versions) -> None:
+    def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._versions = versions
+        self.versions: Versions = {}
+        self._versions_read = 0
         self._plans: dict[str, Plan] = {}
 
     def lock(self, customer: str | None, after: str, limit: int, late_limit: timedelta | None) -> list[Account]:
         """Lock the next subscriptions after an id until the transaction ends, and return how far each is billed.
+
+        `versions` are those of the plans by then: nobody changes them until the transaction ends either.
 
         At most `limit` of them, by id (of one customer where it is given); none when there are no more. Of closed
         periods those are read that ended within `late_limit` of the last one; with None, and where late usage was
         released, all.
         """
         self._connection.execute(query("wait_for_subscriptions"))
+        self._connection.execute(query("hold_catalog"))
+        (count,) = rows(self._connection, "count_plan_versions")
+        if count["count"] != self._versions_read:
+            self.versions = load_plan_versions(self._connection)
+            self._versions_read = count["count"]
         values = {"customer": customer, "after": after, "limit": limit}
         ids = [row["id"] for row in rows(self._connection, "lock_subscriptions", values)]
         if not ids:
             return []
-        # Read when they are locked: nobody changes what they pay by from now on.
+        # Read once nobody changes any more what they pay by.
         page = load_subscriptions(self._connection, customer, after=after, upto=ids[-1])
         return self._load([found for found in page if found.id in set(ids)], late_limit)
 
@@ -87,7 +95,7 @@ class Accounts:
         subscription = account.subscription
         plans = {step.plan for step, _ in subscription.stretches}
         own = [step.overrides.commitment for step, _ in subscription.stretches]
-        return any(own) or any(version.plan.commitment for plan in plans for version in self._versions[plan])
+        return any(own) or any(version.plan.commitment for plan in plans for version in self.versions[plan])
 
     def _load_terms(self, found: Iterable[Mapping[str, Any]]) -> None:
         wanted = {row["terms"] for row in found if row["terms"] is not None} - self._plans.keys()
@@ -111,6 +119,7 @@ def _account(subscription: Subscription, customer: Customer, row: Mapping[str, A
         adjustments=row["adjustments"],
         thresholds=row["thresholds"],
         released=row["released"],
+        rerated_since=row["rerated_since"] and row["rerated_since"].astimezone(UTC),
     )
 
 

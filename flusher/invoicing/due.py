@@ -45,7 +45,8 @@ class Account:
     `closed` are the periods that are still adjusted, oldest first, `last` the last one of all. `billed` is what was
     billed for those, for the running period, and for the earlier ones of a commitment. `adjustments` and `thresholds`
     count the invoices of these kinds since the last closed period began, and ended. `released`: late usage is billed
-    whatever its age. `current` is the period that was looked at last.
+    whatever its age. Closed periods that begin at or after `rerated_since` are rated by the terms in force now.
+    `current` is the period that was looked at last.
     """
 
     subscription: Subscription
@@ -57,6 +58,7 @@ class Account:
     adjustments: int = 0
     thresholds: int = 0
     released: bool = False
+    rerated_since: datetime | None = None
     current: tuple[Terms, BillingPeriod] | None = None
     done: bool = False
 
@@ -142,10 +144,13 @@ def closed_costs(account: Account, versions: Versions, since: datetime) -> Itera
         if closed.period.end <= since and not account.released:
             continue
         own = closed.terms.span
-        # Only where they end may have become known since.
+        # Where the terms end, or begin, may have become known since.
         now = terms_at(account.subscription, versions, closed.period.start, own.zone)
-        start, end = (own.start, closed.period.end) if now is None else (now.span.start, now.span.end)
-        terms = replace(closed.terms, span=replace(own, start=min(start, closed.period.start), end=end))
+        start = closed.period.start if now is None else min(now.span.start, closed.period.start)
+        end = closed.period.end if now is None else now.span.end and max(now.span.end, closed.period.end)
+        anew = account.rerated_since is not None and account.rerated_since <= closed.period.start
+        terms = now if anew and now is not None else closed.terms
+        terms = replace(terms, span=replace(own, start=start, end=end))
         billing = billing_period(terms.plan.cycle, terms.span, closed.period.start)
         if billing is not None:
             yield Cost(terms, BillingPeriod(closed.period, billing.full), Role.CLOSED)

@@ -13,7 +13,6 @@ from typing import Final
 import psycopg
 from psycopg.rows import TupleRow
 
-from flusher.catalog_store import load_plan_versions
 from flusher.invoicing.accounts import Accounts
 from flusher.invoicing.costs import Cost, Role, differences, needs_of
 from flusher.invoicing.due import Account, closed_costs
@@ -48,13 +47,12 @@ class Held:
 
 def list_held(connection: Connection, late_limit: timedelta, customer: str | None = None) -> Iterator[Held]:
     """Yield what is held for an operator, by subscription, oldest period first. `connection` is in autocommit mode."""
-    versions = load_plan_versions(connection)
-    accounts = Accounts(connection, versions)
+    accounts = Accounts(connection)
     last = ""
     while True:
         with connection.transaction(force_rollback=True):
             found = accounts.lock(customer, last, _CHUNK, None)
-            costs = [(account, tuple(closed_costs(account, versions, _EVER))) for account in found]
+            costs = [(account, tuple(closed_costs(account, accounts.versions, _EVER))) for account in found]
             usages = read_usages(connection, costs)
             late = tardy(connection, costs, late_limit)
         if not found:

@@ -13,7 +13,6 @@ from typing import Final
 import psycopg
 from psycopg.rows import TupleRow
 
-from flusher.catalog_store import load_plan_versions
 from flusher.invoicing.accounts import Accounts
 from flusher.invoicing.bill import Note, Seller
 from flusher.invoicing.costs import Cost, Role, needs_of
@@ -119,8 +118,7 @@ class _Run:
         self._clock = read_clock(connection)
         now = self._clock.now
         self._moment = Moment(options.at or now, now, options.late_limit, options.preview)
-        self._versions = load_plan_versions(connection)
-        self._accounts = Accounts(connection, self._versions)
+        self._accounts = Accounts(connection)
         self._seller = Seller(ledger_of(connection)[0], options.stripe)
 
     def take(self, after: str) -> tuple[list[Account], list[Invoice | Waiting]]:
@@ -133,12 +131,12 @@ class _Run:
         accounts = self._accounts.lock(options.customer, after, CHUNK, options.late_limit)
         doubts = Doubts(self._connection, [user for account in accounts for user in account.customer.user_ids])
         maker = Maker(self._connection, self._seller)
-        maker.lock_credit(accounts, self._versions)
+        maker.lock_credit(accounts, self._accounts.versions)
         outcomes: list[Invoice | Waiting] = []
         while active := [account for account in accounts if not account.done]:
             work: list[Work] = []
             for account in active:
-                step = next_step(account, self._versions, self._moment)
+                step = next_step(account, self._accounts.versions, self._moment)
                 found = None if step is None else self._examine(account, step, doubts)
                 if isinstance(found, Work):
                     work.append(found)

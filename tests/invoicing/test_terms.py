@@ -235,3 +235,36 @@ def test_usage_of_two_currencies_is_billed_with_their_digits(world: World) -> No
         world.use(f"cus_{code}", 100, utc(2025, 7, 5))
         (invoice,) = world.run(utc(2025, 8, 1), customer=f"cus_{code}").invoices
         assert str(invoice.total) == total
+
+
+def test_closed_periods_keep_their_terms_unless_somebody_says_that_they_are_rated_anew(world: World) -> None:
+    # given three closed months, and another plan that is in force since the second of them
+    plan(world, "old", CALLS)
+    plan(world, "new", CALLS.replace("0.01", "0.02").replace('"calls"', '"requests"'))
+    world.subscribe("cus_1", "old")
+    for month in (7, 8, 9):
+        world.use("cus_1", 100, utc(2025, month, 5))
+    world.run(utc(2025, 10, 1))
+    change(world, "cus_1/old", "new", utc(2025, 8, 1))
+    # when nobody said anything, then nothing closed changes
+    assert world.run(utc(2025, 10, 2)).invoices == []
+    # but when somebody does
+    for statement in (
+        "INSERT INTO reratings (subscription, since, reason) VALUES ('cus_1/old', '2025-08-01Z', 'told so')",
+        "INSERT INTO late_releases (subscription, reason) VALUES ('cus_1/old', 'told so')",
+    ):
+        world.connection.execute(statement)
+    world.use("cus_1", 100, utc(2025, 10, 5))
+    (october,) = world.run(utc(2025, 11, 1)).invoices
+    # then what was billed by the old plan is given back, and billed by the new one
+    assert [(*entry, line.period.start.month) for entry, line in zip(shown(october), october.lines, strict=True)] == [
+        ("usage", "requests", "2.00", 10),
+        ("usage", "requests", "2.00", 8),
+        ("adjustment", "calls", "-1.00", 8),
+        ("usage", "requests", "2.00", 9),
+        ("adjustment", "calls", "-1.00", 9),
+    ]
+    # and later usage of these months is billed by it too
+    world.use("cus_1", 50, utc(2025, 10, 6), came=utc(2025, 11, 2))
+    (november,) = world.run(utc(2025, 12, 1)).invoices
+    assert shown(november) == [("adjustment", "requests", "1.00")]

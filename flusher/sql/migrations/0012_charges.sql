@@ -67,3 +67,12 @@ CREATE OR REPLACE VIEW invoice_lines AS
     SELECT invoice, place, id, kind, price, meter, dimensions, tier, period_start, period_end, description, quantity,
            unit_price, amount, working
     FROM invoice_line_records;
+
+CREATE TABLE reratings (
+    -- Terms that reach into closed periods, because somebody said so: those that begin since then are rated anew.
+    subscription    text        NOT NULL REFERENCES subscriptions,
+    since           timestamptz NOT NULL,
+    reason          text        NOT NULL CHECK (length(reason) BETWEEN 1 AND 2000),
+    made_at         timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (subscription, made_at)
+);

@@ -15,6 +15,14 @@ ORDER BY producers.producer
 -- How long to wait for another run that makes invoices of the same subscriptions.
 SELECT set_config('lock_timeout', '60s', true)
 
+-- name: hold_catalog
+-- Nobody changes what subscriptions pay by until the end of the transaction: see lock_catalog.
+SELECT pg_advisory_xact_lock_shared(7386133)
+
+-- name: count_plan_versions
+-- How many there are: versions are added, and never changed.
+SELECT count(*) FROM plan_versions
+
 -- name: lock_subscriptions
 -- One run at a time makes invoices of a subscription; released at the end of the transaction. In one order, so that two
 -- runs wait for each other and never both for the other. What an erased customer was billed stays as it is.
@@ -32,7 +40,8 @@ SELECT count(*) FROM subscriptions WHERE %(customer)s::text IS NULL OR customer 
 -- How far subscriptions are invoiced: their last closed period, and which other invoices there are.
 SELECT wanted.id AS subscription, last.period_start, last.period_end, last.plan, last.plan_version, last.terms,
        last.zone, last.anchor, other.opened, other.adjustments, other.thresholds,
-       EXISTS (SELECT FROM late_releases WHERE subscription = wanted.id AND billed_at IS NULL) AS released
+       EXISTS (SELECT FROM late_releases WHERE subscription = wanted.id AND billed_at IS NULL) AS released,
+       (SELECT min(since) FROM reratings WHERE subscription = wanted.id) AS rerated_since
 FROM unnest(%(ids)s::text[]) AS wanted (id)
 LEFT JOIN LATERAL (
     SELECT * FROM invoices WHERE subscription = wanted.id AND kind = 'period' ORDER BY period_start DESC LIMIT 1
