@@ -17,11 +17,13 @@ from flusher.cli.invoice import find_late_limit, find_window
 from flusher.cli.output import console, print_json
 from flusher.invoicing.effect import Change, effect_on_invoices
 from flusher.invoicing.invoice import period_json
+from flusher.invoicing.late import Held
 from flusher.invoicing.run import Options
 from flusher.law import Outcome
 from flusher.law import Tally as Outcomes
 from flusher.ledger import Ledger
 from flusher.pricing.money import currency, format_amount
+from flusher.pricing.period import Period
 from flusher.sending.client import Problem, Tally
 from flusher.sending.records import Batch
 from sidecar.contract.codes import TaximeterError
@@ -34,11 +36,15 @@ _MEDIA_TYPE: Final = "application/x-ndjson"
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What would become of events, and of the invoices that they touch; `refused` has those that no sidecar takes."""
+    """What would become of events, and of the invoices that they touch; `refused` has those that no sidecar takes.
+
+    `held` has closed periods of which the difference is held, as it comes later than the late limit.
+    """
 
     outcomes: Outcomes
     refused: Tally
     changes: list[Change]
+    held: list[Held]
 
     def differences(self) -> list[tuple[str, Decimal, Decimal]]:
         """Return by how much all invoices of each currency differ, and how much of that is credit."""
@@ -83,7 +89,8 @@ def try_out(ledger: Ledger, batches: Iterable[Batch], refused: Tally, *, voids: 
         return users
 
     options = Options(window=find_window(None, os.environ), late_limit=find_late_limit(None, os.environ))
-    return Trial(outcomes, refused, effect_on_invoices(ledger, change, options))
+    effect = effect_on_invoices(ledger, change, options)
+    return Trial(outcomes, refused, effect.invoices, effect.held)
 
 
 def confirm(trial: Trial, what: str) -> None:
@@ -117,7 +124,15 @@ def _text(trial: Trial) -> str:
     for code, difference, credit in trial.differences():
         in_credit = f", with {_signed(credit, code)} in credit" if credit else ""
         lines.append(f"{_signed(difference, code)} {code.upper()} in all{in_credit}")
+    for one in trial.held[:INVOICES_SHOWN_MAX]:
+        amount = f"{_signed(one.amount, one.currency)} {one.currency.upper()}"
+        lines.append(f"held as late, see `taximeter late`: {_period(one.period)} of {one.subscription}: {amount}")
     return "\n".join(lines) + "\n"
+
+
+def _period(period: Period) -> str:
+    shown = period_json(period)
+    return f"{shown['from']} to {shown['to']}"
 
 
 def _table(trial: Trial) -> Table:
@@ -128,9 +143,8 @@ def _table(trial: Trial) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for change in trial.changes[:INVOICES_SHOWN_MAX]:
         invoice, code = change.invoice, change.invoice.currency
-        period = period_json(invoice.period)
         money = [format_amount(amount, currency(code)) for amount in (change.old, change.new)]
-        cells = (invoice.customer, invoice.subscription, f"{period['from']} to {period['to']}")
+        cells = (invoice.customer, invoice.subscription, _period(invoice.period))
         credit = _signed(change.credit, code) if change.credit else ""
         table.add_row(*map(Text, (*cells, *money, f"{_signed(change.difference, code)} {code.upper()}", credit)))
     return table
@@ -150,6 +164,7 @@ def _json(trial: Trial) -> dict[str, object]:
         "events": {**outcomes, "rejected": trial.refused.rejected},
         "problems": problems,
         "invoices": [_change_json(change) for change in trial.changes],
+        "held": [_held_json(one) for one in trial.held],
         "differences": [
             {
                 "currency": code,
@@ -158,6 +173,16 @@ def _json(trial: Trial) -> dict[str, object]:
             }
             for code, difference, credit in trial.differences()
         ],
+    }
+
+
+def _held_json(one: Held) -> dict[str, object]:
+    return {
+        "customer": one.customer,
+        "subscription": one.subscription,
+        "period": period_json(one.period),
+        "currency": one.currency,
+        "difference": format_amount(one.amount, currency(one.currency)),
     }
 
 

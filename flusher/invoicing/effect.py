@@ -1,11 +1,13 @@
 """What a change of usage does to invoices: a preview of them without it and one with it, and nothing is kept."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Final, NamedTuple
 
 from flusher.invoicing.invoice import Invoice, total
+from flusher.invoicing.late import Held, list_held
 from flusher.invoicing.run import Options, Waiting, each_outcome
 from flusher.ledger import Ledger
 from flusher.sql import query
@@ -13,6 +15,7 @@ from flusher.sql import query
 CUSTOMERS_MAX: Final = 1_000  # that are previewed one by one; of more, everybody is
 
 _NOTHING: Final = Decimal(0)
+_Closed = tuple[str, str, datetime]  # customer, subscription and start of a closed period
 
 
 class _Preview(NamedTuple):
@@ -42,7 +45,18 @@ class Change:
         return self.new - self.old
 
 
-def effect_on_invoices(ledger: Ledger, change: Callable[[], Collection[str]], options: Options) -> list[Change]:
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """How invoices that would be made differ, and closed periods whose difference is held for an operator as late.
+
+    The `amount` of what is held is the difference.
+    """
+
+    invoices: list[Change]
+    held: list[Held]
+
+
+def effect_on_invoices(ledger: Ledger, change: Callable[[], Collection[str]], options: Options) -> Effect:
     """Return how the invoices that would be made now differ, running periods as they are so far included.
 
     `change` changes usage in the open transaction and returns whose; it is taken back. All shards are held meanwhile:
@@ -55,10 +69,14 @@ def effect_on_invoices(ledger: Ledger, change: Callable[[], Collection[str]], op
             ledger.lock(shard, wait=True)
         with ledger.savepoint(undo=True):
             customers = _customers(ledger, change())
-            after = _previews(ledger, customers, options)
-        before = _previews(ledger, customers, options)
+            after, held_after = _previews(ledger, customers, options), _held(ledger, customers, options)
+        before, held_before = _previews(ledger, customers, options), _held(ledger, customers, options)
+    return Effect(_changes(before, after), _held_changes(held_before, held_after))
+
+
+def _changes(before: Mapping[str, _Preview], after: Mapping[str, _Preview]) -> list[Change]:
     changes: list[Change] = []
-    for key, either in (before | after).items():
+    for key, either in {**before, **after}.items():
         none = _Preview(either.invoice, _NOTHING, _NOTHING)
         old, new = before.get(key, none), after.get(key, none)
         changes.append(Change(either.invoice, old.total, new.total, new.credit - old.credit))
@@ -66,14 +84,36 @@ def effect_on_invoices(ledger: Ledger, change: Callable[[], Collection[str]], op
     return [one for one in changes if one.difference or one.credit]
 
 
+def _held_changes(before: Mapping[_Closed, Held], after: Mapping[_Closed, Held]) -> list[Held]:
+    changes: list[Held] = []
+    for key, either in sorted({**before, **after}.items()):
+        old, new = (found[key].amount if key in found else _NOTHING for found in (before, after))
+        if new != old:
+            changes.append(replace(either, amount=new - old))
+    return changes
+
+
 def _customers(ledger: Ledger, users: Collection[str]) -> list[str]:
     rows = ledger.connection.execute(query("list_customers_of_users"), {"users": sorted(users)}).fetchall()
     return sorted(customer for (customer,) in rows)
 
 
+def _each(customers: Sequence[str]) -> Sequence[str | None]:
+    """Return whom to ask for one by one: of too many customers, everybody at once."""
+    return customers if len(customers) <= CUSTOMERS_MAX else [None]
+
+
+def _held(ledger: Ledger, customers: Sequence[str], options: Options) -> dict[_Closed, Held]:
+    return {
+        (found.customer, found.subscription, found.period.start): found
+        for customer in _each(customers)
+        for found in list_held(ledger.connection, options.late_limit, customer)
+    }
+
+
 def _previews(ledger: Ledger, customers: Sequence[str], options: Options) -> dict[str, _Preview]:
     found: dict[str, _Preview] = {}
-    for customer in customers if len(customers) <= CUSTOMERS_MAX else [None]:
+    for customer in _each(customers):
         for outcome in each_outcome(ledger.connection, replace(options, customer=customer)):
             if not isinstance(outcome, Waiting):
                 credit = total([line for line in outcome.lines if line.kind == "credit"])

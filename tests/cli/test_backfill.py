@@ -69,8 +69,8 @@ def used(up: Up, customer: str) -> tuple[Decimal, int]:
     return units, events
 
 
-def subscribe(up: Up, customer: str) -> None:
-    """Gives a customer a plan of its own: 0.10 a call, from last month on."""
+def subscribe(up: Up, customer: str, start: datetime = LAST_MONTH) -> None:
+    """Gives a customer a plan of its own: 0.10 a call, by default from last month on."""
     with connect(up.endpoints["database"], autocommit=True) as connection:
         apply_catalog(
             connection,
@@ -78,7 +78,7 @@ def subscribe(up: Up, customer: str) -> None:
             f'[[plans]]\nname = "{customer}"\ncurrency = "usd"\ninterval = "month"\n'
             f'[[plans.prices]]\nname = "calls"\nmeter = "call_{customer}"\nmodel = "per_unit"\nunit_price = "0.10"\n'
             f'[[subscriptions]]\ncustomer = "{customer}"\nplan = "{customer}"\n'
-            f"start = {LAST_MONTH:%Y-%m-%d}T00:00:00Z\n",
+            f"start = {start:%Y-%m-%d}T00:00:00Z\n",
         )
 
 
@@ -191,6 +191,23 @@ def test_what_is_given_back_as_credit_is_shown_as_that(
     # when undoing it is tried out, then the running invoice stays at nothing, and there is credit
     tried = backfill("--undo", sent["backfill"], "--reason", "the wrong file", "--dry-run")
     assert tried["differences"] == [{"currency": "usd", "difference": "0.00", "credit": "2.00"}]
+
+
+def test_what_is_too_late_to_be_billed_by_itself_is_shown_apart(
+    up: Up, backfill: Backfill, tmp_path: Path, customer: str
+) -> None:
+    # given a customer whose months are invoiced, the oldest of which ended long ago
+    long_ago = (LAST_MONTH - timedelta(days=70)).replace(day=1)
+    subscribe(up, customer, long_ago)
+    with connect(up.endpoints["database"], autocommit=True) as connection:
+        make_invoices(connection, Options(customer=customer, window=timedelta(0)))
+    # when a file of that month is tried out
+    tried = backfill(file_of(tmp_path, event(customer, long_ago, units=20)), "--reason", "r", "--dry-run")
+    # then it says that this is held
+    assert tried["invoices"] == []
+    assert [(one["period"]["from"], one["difference"]) for one in tried["held"]] == [
+        (f"{long_ago:%Y-%m-%dT%H:%M:%SZ}", "2.00")
+    ]
 
 
 def test_nothing_is_done_unless_somebody_says_yes(

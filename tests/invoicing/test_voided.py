@@ -8,6 +8,7 @@ import pytest
 
 from flusher.backfill import count_now
 from flusher.clock import Clock
+from flusher.invoicing.late import list_held
 from flusher.law import Tally
 from flusher.ledger import Ledger
 from flusher.retention import Dropped, Keep, Retention
@@ -35,6 +36,11 @@ def count(world: World, *events: Event) -> None:
             count_now(ledger, Columns.of([event]).batch(0, 0, event.time_us, event.time_us), Tally())
 
 
+def in_time(world: World, came: datetime) -> None:
+    """Lets what was counted last have come at a moment: much later it would be held for an operator."""
+    world.connection.execute("UPDATE usage SET changed_at = %s", (came,))
+
+
 def made(world: World, at: datetime) -> list[tuple[str, Decimal, list[tuple[str, Decimal]]]]:
     return [
         (one.kind.value, one.total, [(line.kind, line.amount) for line in one.lines]) for one in world.run(at).invoices
@@ -49,11 +55,24 @@ def test_what_was_invoiced_is_given_back_on_the_next_invoice(world: World) -> No
     assert made(world, utc(2025, 8, 1)) == [("period", Decimal("80.00"), [("usage", 0), ("usage", Decimal("80.00"))])]
     # when an event of it is voided
     count(world, a_void(event))
+    in_time(world, utc(2025, 8, 20))
     # then the next invoice has the difference, once
     ((kind, total, lines),) = made(world, utc(2025, 9, 1))
     assert (kind, total) == ("period", Decimal("30.00"))
     assert ("adjustment", Decimal("-50.00")) in lines
     assert made(world, utc(2025, 9, 2)) == []
+
+
+def test_what_is_voided_too_late_is_held_for_an_operator(world: World) -> None:
+    world.subscribe("cus_1")
+    event = call("e-1", 5_000, utc(2025, 7, 10, 10))
+    count(world, event)
+    in_time(world, utc(2025, 7, 20))
+    made(world, utc(2025, 9, 1))
+    count(world, a_void(event))
+    assert made(world, utc(2025, 10, 1)) == [("period", Decimal(0), [])]
+    (held,) = list_held(world.connection, timedelta(days=35))
+    assert (held.period.start, held.amount) == (utc(2025, 7, 1), Decimal("-40.00"))
 
 
 @pytest.mark.parametrize("voided_first", [False, True])
@@ -78,6 +97,7 @@ def test_a_voided_event_is_not_among_what_is_kept_of_a_dropped_month(world: Worl
     count(world, stays, goes)
     assert [total for _, total, _ in made(world, utc(2025, 8, 11))] == [Decimal("40.00")]
     count(world, a_void(goes))
+    in_time(world, utc(2025, 8, 20))
 
     class Still(Clock):
         def monotonic_s(self) -> float:

@@ -46,7 +46,7 @@ FROM unnest(%(times_us)s::bigint[], %(keys)s::bytea[]) AS wanted (time_us, key) 
 
 -- name: lower_usage
 -- Take out of the usage of counters what was in it.
-UPDATE usage SET units = usage.units - less.units, events = usage.events - less.events
+UPDATE usage SET units = usage.units - less.units, events = usage.events - less.events, changed_at = now()
 FROM unnest(%(users)s::text[], %(meters)s::text[], %(dimensions)s::text[], %(windows)s::bigint[],
             %(units)s::numeric[], %(events)s::bigint[]) AS less (user_id, meter, dimensions, win, units, events)
 WHERE usage.user_id = less.user_id AND usage.meter = less.meter
