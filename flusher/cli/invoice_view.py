@@ -35,7 +35,7 @@ def invoice_list(invoices: Sequence[Invoice]) -> Table:
             invoice.id,
             Text(invoice.customer),
             Text(invoice.subscription),
-            _period(invoice.period),
+            period_text(invoice.period),
             _status(invoice),
             _delivery(invoice),
             _money(invoice),
@@ -49,7 +49,7 @@ def invoice_page(invoice: Invoice) -> Group:
     head.add_row("invoice", invoice.id)
     head.add_row("customer", Text(invoice.customer))
     head.add_row("subscription", Text(f"{invoice.subscription} (plan {invoice.plan}, version {invoice.plan_version})"))
-    head.add_row("period", _period(invoice.period))
+    head.add_row("period", period_text(invoice.period))
     head.add_row("status", _status(invoice))
     head.add_row("delivery", _delivery(invoice))
     if invoice.stripe_invoice is not None:
@@ -80,7 +80,7 @@ def _money(invoice: Invoice) -> str:
     return f"{format_amount(invoice.total, currency(invoice.currency))} {invoice.currency.upper()}"
 
 
-def _period(period: Period) -> str:
+def period_text(period: Period) -> str:
     """Return a period as dates where it runs from midnight to midnight; its end is not in it."""
     if period.start == period.end:
         return f"at {rfc3339(period.start)}"

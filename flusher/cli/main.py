@@ -56,6 +56,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "invoices": Command("flusher.cli.invoices", "list the invoices, or show one"),
     "credits": Command("flusher.cli.credits", "list what customers have prepaid, grant more, or take it back"),
     "simulate": Command("flusher.cli.simulate", "rate past usage by a plan that does not exist yet, old beside new"),
+    "explain": Command("flusher.cli.explain", "show where every line of an invoice comes from"),
     "price": Command("flusher.cli.price", "show what a price makes of a quantity"),
     "verify": Command("flusher.cli.verify", "prove that what was accepted is what will be billed"),
     "rebuild": Command("flusher.cli.rebuild", "restore Redis from PostgreSQL; safe at any time"),

@@ -103,10 +103,15 @@ def credit_lines(grants: Iterable[Grant], draws: Iterable[Draw], period: Period,
     return [_line(by_id[found.grant_id], found.amount, period, scope) for found in draws]
 
 
+def credit_line_id(grant: Grant, period: Period, *, scope: str) -> str:
+    """Return the id of the line by which an invoice (`scope`) draws from a grant, or makes it."""
+    return line_id(f"{scope}/{LINE_KIND}/{grant.id}", LineKind.FIXED, grant.name, None, None, period)
+
+
 def carry(total: Decimal, grant: Grant, period: Period, *, scope: str) -> InvoiceLine:
     """Return the line that brings a negative total to 0; `grant` is what it becomes."""
     return InvoiceLine(
-        id=line_id(f"{scope}/{LINE_KIND}/{grant.id}", LineKind.FIXED, grant.name, None, None, period),
+        id=credit_line_id(grant, period, scope=scope),
         kind=LINE_KIND,
         price=grant.name,
         meter=None,
@@ -117,13 +122,14 @@ def carry(total: Decimal, grant: Grant, period: Period, *, scope: str) -> Invoic
         quantity=Decimal(1),
         unit_price=-total,
         amount=-total,
+        working=f"0 - ({plain(total)}) = {plain(-total)}",
     )
 
 
 def carried_grant(invoice: str, customer: str, code: str, total: Decimal, at: datetime) -> Grant:
     """Return the credit that the negative total of an invoice becomes: drawn first, for ever, from `at` on."""
     return Grant(
-        id=grant_id("carried", invoice),
+        id=grant_id(CARRIED, invoice),
         customer=customer,
         currency=code,
         name=CARRIED,
@@ -187,7 +193,7 @@ def _line(grant: Grant, amount: Decimal, period: Period, scope: str) -> InvoiceL
     with localcontext(EXACT):
         left = grant.remaining - amount
     return InvoiceLine(
-        id=line_id(f"{scope}/{LINE_KIND}/{grant.id}", LineKind.FIXED, grant.name, None, None, period),
+        id=credit_line_id(grant, period, scope=scope),
         kind=LINE_KIND,
         price=grant.name,
         meter=None,
@@ -198,4 +204,5 @@ def _line(grant: Grant, amount: Decimal, period: Period, scope: str) -> InvoiceL
         quantity=Decimal(1),
         unit_price=-amount,
         amount=-amount,
+        working=f"{plain(grant.remaining)} - {plain(amount)} = {plain(left)} remain",
     )

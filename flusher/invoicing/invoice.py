@@ -218,7 +218,7 @@ def invoice_json(invoice: Invoice) -> dict[str, object]:
         "reason": invoice.reason,
         "detail": invoice.detail,
         "total": format_amount(invoice.total, money),
-        "lines": [_line_json(line, invoice.currency) for line in invoice.lines],
+        "lines": [line_json(line, invoice.currency) for line in invoice.lines],
         "stripe": None if invoice.stripe_invoice is None else {"invoice": invoice.stripe_invoice},
         "closed_without": list(invoice.closed_without),
     }
@@ -229,7 +229,8 @@ def period_json(period: Period) -> dict[str, str]:
     return {"from": rfc3339(period.start), "to": rfc3339(period.end)}
 
 
-def _line_json(line: InvoiceLine, code: str) -> dict[str, object]:
+def line_json(line: InvoiceLine, code: str) -> dict[str, object]:
+    """Return a line of the INVOICE of interface.md, in a currency."""
     return {
         "id": line.id,
         "kind": line.kind,

@@ -82,6 +82,7 @@ CODES: Final[dict[str, str]] = {
     # invoices
     "invoice_unknown": "there is no invoice with this id",
     "subscription_unknown": "there is no subscription with this id; `taximeter subscriptions` lists them",
+    "line_unknown": "the invoice has no such line",
     "grant_unknown": "there is no grant of credit with this id; `taximeter credits` lists them",
     "erasure_refused": "the customer can't be erased while something of it may still be billed; nothing was changed",
     "erasure_waits": "a sidecar may still hold events of the customer, or another erasure is under way; try again",

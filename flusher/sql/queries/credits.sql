@@ -51,6 +51,10 @@ FROM credit_draws JOIN invoices ON invoices.id = invoice
 WHERE grant_id = ANY(%(grants)s)
 ORDER BY made_at, invoice
 
+-- name: draws_of_invoice
+-- The grants that an invoice drew from.
+SELECT grant_id FROM credit_draws WHERE invoice = %(invoice)s
+
 -- name: void_grant
 -- Take back what is left of a grant; no row where there is none, or where it is void already.
 UPDATE credit_grants
