@@ -6,6 +6,7 @@ import threading
 from types import FrameType
 from typing import Final
 
+from flusher.answers import Answers
 from flusher.config import Settings
 from flusher.health import Health, HealthServer
 from flusher.retention import Keep
@@ -46,7 +47,8 @@ def _run(settings: Settings, health: Health, stop: threading.Event) -> None:
         return
     try:
         _log.info("connected; draining every %g s", settings.flush_interval_s)
-        worker.run(settings.flush_interval_s, stop.wait)
+        with Answers(settings.redis_url, settings.database_url):
+            worker.run(settings.flush_interval_s, stop.wait)
         _last_cycle(worker)
     finally:
         worker.close()

@@ -1,6 +1,6 @@
 """What was counted, read for people and programs: by customer, meter and dimensions, over a range of time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -91,27 +91,30 @@ def usage_range(start: datetime | None, end: datetime | None, now: datetime) -> 
     return Range(start, end)
 
 
+def users_of(connection: Connection, customer: str) -> list[str]:
+    """Return the users of a customer. Raises TryAgainError `database_unavailable`."""
+    try:
+        return list(load_customer(connection, customer).user_ids)
+    except psycopg.OperationalError as error:
+        raise unavailable(error) from error
+
+
 def read_usage(
     connection: Connection,
     span: Range,
     *,
-    customer: str | None = None,
-    meter: str | None = None,
+    users: Sequence[str] | None = None,
+    meters: Sequence[str] | None = None,
     part: Part | None = None,
 ) -> Iterator[UsageRow]:
     """Yield what was used within `span` as of the last drain: by time, customer, meter and dimensions.
 
-    Only rows with usage are there. Raises TryAgainError `database_unavailable`.
+    Of some users and meters, or of all. Only rows with usage are there: events, or a level that goes on. Raises
+    TryAgainError `database_unavailable`.
     """
     try:
         with connection.transaction():
-            values = {
-                "start": span.start,
-                "end": span.end,
-                "part": part,
-                "meter": meter,
-                "users": None if customer is None else list(load_customer(connection, customer).user_ids),
-            }
+            values = {"start": span.start, "end": span.end, "part": part, "meters": meters, "users": users}
             with connection.cursor(name="usage", row_factory=dict_row) as cursor:
                 cursor.itersize = _FETCHED_AT_ONCE
                 cursor.execute(query("report_usage"), values)

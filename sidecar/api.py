@@ -37,7 +37,9 @@ _log = logging.getLogger(__name__)
 class Usage(Protocol):
     """What the API asks of live usage; see `sidecar.live.LiveUsage`."""
 
-    async def read(self, user_id: str, meter: str | None, start_us: int, end_us: int) -> LiveReading:
+    async def read(
+        self, user_id: str, meter: str | None, start_us: int, end_us: int, event_type: str | None = None
+    ) -> LiveReading:
         """Return what the user has used. Raises TaximeterError, Unavailable among them."""
 
 
@@ -209,7 +211,7 @@ class Api:
 
     async def _usage(self, request: web.BaseRequest) -> Answer:
         query = queries.usage_query(request.rel_url.query, self._ingest.now_us())
-        live = await self._live.read(query.user_id, query.meter, query.start_us, query.end_us)
+        live = await self._live.read(query.user_id, query.meter, query.start_us, query.end_us, query.event_type)
         return answers.ok(queries.usage_of(query, live, self._ingest.revision))
 
     async def _livez(self, _request: web.BaseRequest) -> Answer:

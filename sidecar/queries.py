@@ -125,7 +125,7 @@ def _month(now_us: int) -> tuple[int, int]:
 
 def usage_of(query: UsageQuery, live: LiveReading, revision: Revision) -> dict[str, object]:
     """Return the answer: the shape of `taximeter usage --json`, and the moment it is of."""
-    meters = _meters_of(query.event_type, revision) if query.event_type is not None else None
+    meters = revision.fed_by(query.event_type) if query.event_type is not None else None
     rows = [
         {
             "customer": row.customer,
@@ -140,8 +140,3 @@ def usage_of(query: UsageQuery, live: LiveReading, revision: Revision) -> dict[s
         if meters is None or row.meter in meters
     ]
     return {"usage": rows, "as_of": time_text(live.as_of_us)}
-
-
-def _meters_of(event_type: str, revision: Revision) -> set[str]:
-    """Return the meters that events of a type feed: those that name it, else the one of its own name."""
-    return {meter.name for meter in revision.meters if meter.event_type == event_type} or {event_type}

@@ -14,7 +14,7 @@ from flusher.cli.output import console, print_json_rows
 from flusher.cli.target import add_target_arguments, find_target
 from flusher.database import check_schema, connect
 from flusher.pricing.line import rfc3339
-from flusher.usage import Part, Range, UsageRow, read_usage, usage_range
+from flusher.usage import Part, Range, UsageRow, read_usage, usage_range, users_of
 from sidecar.contract.units import format_units, from_decimal
 
 TABLE_ROWS_MAX: Final = 1_000
@@ -43,7 +43,9 @@ def run(args: argparse.Namespace) -> int:
     target.announce("database")
     with connect(url) as connection:
         check_schema(connection)
-        rows = read_usage(connection, span, customer=args.customer, meter=args.meter, part=part)
+        users = None if args.customer is None else users_of(connection, args.customer)
+        meters = None if args.meter is None else [args.meter]
+        rows = read_usage(connection, span, users=users, meters=meters, part=part)
         if args.json:
             print_json_rows("usage", (row.as_json() for row in rows))
         else:

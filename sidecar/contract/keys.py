@@ -18,6 +18,7 @@ LEDGER: Final = f"{COMMON}:ledger"  # hash: what every sidecar has to know
 METERS: Final = f"{COMMON}:meters"  # hash: revision -> meters
 USERS: Final = f"{COMMON}:users"  # hash: user -> customer, where they differ
 ASKING: Final = f"{COMMON}:asking"  # hash: producer -> what it says of itself, until it is registered
+USAGE_QUESTIONS: Final = f"{COMMON}:usage"  # list: what sidecars ask about usage, oldest first
 GENERATION_CHARS: Final = 8
 WINDOWS_PER_DAY: Final = 86_400 // WINDOW_S
 
@@ -78,6 +79,11 @@ def user_of_totals(key: bytes) -> bytes | None:
 def proof_answers(question: str) -> str:
     """Return the key under which the sidecars answer a question of `taximeter verify`."""
     return f"{COMMON}:proof:{question}"
+
+
+def usage_answer(question: str) -> str:
+    """Return the key under which a flusher answers a question about usage."""
+    return f"{COMMON}:usage:{question}"
 
 
 PROOF_QUESTION: Final = f"{COMMON}:proof"

@@ -55,9 +55,14 @@ class Meter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return None if self.field == "units" else self.field.removeprefix(PROPERTY_PREFIX)
 
     @property
+    def follows_from_counters(self) -> bool:
+        """Whether sums and counts tell what it shows."""
+        return self.aggregation in _FROM_COUNTERS
+
+    @property
     def keeps_values(self) -> bool:
-        """Whether what it shows can't be told from sums and counts: the value of each event is kept."""
-        return self.detailed or self.aggregation not in _FROM_COUNTERS
+        """Whether the value of each event is kept: sums and counts don't tell what it shows, or what it costs."""
+        return self.detailed or not self.follows_from_counters
 
 
 class Counter(NamedTuple):
@@ -174,6 +179,10 @@ class Revision:
             if share is not None:
                 shares.append(share)
         return shares
+
+    def fed_by(self, event_type: str) -> set[str]:
+        """Return the meters that events of a type feed: those that name it, else the one of its own name."""
+        return {meter.name for meter in self._by_type.get(event_type, ())} or {event_type}
 
     def keeps_values(self, event_type: str) -> bool:
         """Whether `values` may return any for events of this type."""

@@ -67,7 +67,7 @@ def _usage(up: Up, customer: str, span: Range = EVER) -> list[tuple[Decimal, int
     with closing(Worker.connect(up.endpoints["redis"], up.endpoints["database"])) as worker:
         worker.flush()
     with connect(up.endpoints["database"]) as connection:
-        return [(row.units, row.events) for row in read_usage(connection, span, customer=customer)]
+        return [(row.units, row.events) for row in read_usage(connection, span, users=[customer])]
 
 
 def test_a_file_sent_twice_is_counted_once(up: Up, send: Send, tmp_path: Path, customer: str) -> None:

@@ -85,7 +85,9 @@ class FakeUsage:
     error: TaximeterError | None = None
     asked: list[tuple[str, str | None, int, int]] = field(default_factory=list)
 
-    async def read(self, user_id: str, meter: str | None, start_us: int, end_us: int) -> LiveReading:
+    async def read(
+        self, user_id: str, meter: str | None, start_us: int, end_us: int, event_type: str | None = None
+    ) -> LiveReading:
         self.asked.append((user_id, meter, start_us, end_us))
         if self.error is not None:
             raise self.error

@@ -47,7 +47,7 @@ CREATE FUNCTION rounded_quotient(dividend numeric, divisor numeric) RETURNS nume
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN sign(dividend) * div(abs(dividend) * 2000000000 + divisor, divisor * 2) * 0.000000001;
 
-CREATE FUNCTION usage_levels(part text, starts timestamptz, ends timestamptz, of_users text[], of_meter text)
+CREATE FUNCTION usage_levels(part text, starts timestamptz, ends timestamptz, of_users text[], of_meters text[])
     RETURNS TABLE (
         user_id text, meter text, dimensions jsonb, part_start timestamptz, part_end timestamptz, value numeric,
         held_from timestamptz, held_to timestamptz, is_set boolean
@@ -76,7 +76,7 @@ BEGIN ATOMIC
                    ORDER BY found.at, found.inside, found.event_key
                ) AS until
         FROM wanted
-        JOIN meters ON meters.aggregation = 'weighted_sum' AND (of_meter IS NULL OR meters.name = of_meter)
+        JOIN meters ON meters.aggregation = 'weighted_sum' AND (of_meters IS NULL OR meters.name = ANY(of_meters))
         CROSS JOIN LATERAL value_groups(wanted.user_id, meters.name) AS one (dimensions)
         CROSS JOIN LATERAL (
             (
@@ -109,13 +109,13 @@ BEGIN ATOMIC
     ) AS bounds;
 END;
 
-CREATE FUNCTION usage_parts(part text, starts timestamptz, ends timestamptz, of_users text[], of_meter text)
+CREATE FUNCTION usage_parts(part text, starts timestamptz, ends timestamptz, of_users text[], of_meters text[])
     RETURNS TABLE (
         customer text, meter text, dimensions jsonb, part_start timestamptz, part_end timestamptz, units numeric,
         events bigint
     )
     -- What meters show in each hour, day or month, UTC, of a range of whole windows, or in all of it where `part` is
-    -- null; the first and the last part end where the range does. Of some users and of one meter where they are given.
+    -- null; the first and the last part end where the range does. Of some users and meters where they are given.
     LANGUAGE sql STABLE PARALLEL SAFE
 BEGIN ATOMIC
     WITH counted AS (
@@ -129,7 +129,7 @@ BEGIN ATOMIC
         FROM usage LEFT JOIN meters ON meters.name = usage.meter
         WHERE usage.shard IN (SELECT shard FROM shards)
           AND usage.window_start >= starts AND usage.window_start < ends
-          AND (of_meter IS NULL OR usage.meter = of_meter)
+          AND (of_meters IS NULL OR usage.meter = ANY(of_meters))
           AND (of_users IS NULL OR usage.user_id = ANY(of_users))
         GROUP BY 1, 2, 3, 4, 5, 6
         HAVING sum(usage.events) > 0
@@ -179,7 +179,7 @@ BEGIN ATOMIC
            rounded_quotient(sum(level.value * extract(epoch FROM level.held_to - level.held_from)),
                             extract(epoch FROM level.part_end - level.part_start)),
            count(*) FILTER (WHERE level.is_set)
-    FROM usage_levels(part, starts, ends, of_users, of_meter) AS level
+    FROM usage_levels(part, starts, ends, of_users, of_meters) AS level
     LEFT JOIN customer_users ON customer_users.user_id = level.user_id
     GROUP BY 1, level.meter, level.dimensions, level.part_start, level.part_end
     HAVING bool_or(level.is_set) OR sum(level.value * extract(epoch FROM level.held_to - level.held_from)) <> 0;
