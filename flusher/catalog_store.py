@@ -25,14 +25,17 @@ from flusher.catalog.model import NO_OVERRIDES, Catalog, Customer, PlanChange, P
 from flusher.catalog.parse import Draft, parse
 from flusher.catalog.plan_reader import plan_table, read_overrides, read_plan
 from flusher.catalog.reader import Report, Table
+from flusher.pricing.line import rfc3339
 from flusher.pricing.plan import Overrides, Plan
 from flusher.sql import query
 from flusher.subscription_store import (
     Place,
+    find_billed_by,
     find_summed,
     hold_subscriptions,
     load_closed,
     load_invoiced,
+    rerate,
     write_subscriptions,
 )
 from sidecar.contract.codes import TaximeterError, TryAgainError
@@ -74,7 +77,11 @@ def apply_catalog(
         settled = settle_draft(draft, current, moment)
         used = _used(connection, names_to_look_up(draft))
         changes = compare(settled, current, used, read_floor_us(connection), _summed(connection, settled, current))
-        return _write(connection, changes, settled)
+        applied = _write(connection, changes, settled)
+        if effective is not None and into_closed:
+            of_plans = dict.fromkeys(find_billed_by(connection, list(moment.closed), effective), effective)
+            rerate(connection, {**of_plans, **settled.rerated}, f"a catalog applied from {rfc3339(effective)} on")
+        return applied
 
 
 def lock_catalog(connection: Connection) -> None:

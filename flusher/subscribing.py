@@ -40,6 +40,7 @@ from flusher.subscription_store import (
     find_summed,
     hold_subscriptions,
     load_invoiced,
+    rerate,
     stage,
     write_staged,
 )
@@ -156,6 +157,7 @@ class _Writer:
         self._meters = {meter.name: meter for meter in load_meters(connection)}
         self._floor_us = read_floor_us(connection)
         self._lines: dict[str, int] = {}
+        self._rerated: dict[str, datetime] = {}
         self._written = Written()
         stage(connection)
 
@@ -214,6 +216,8 @@ class _Writer:
             self._written.changed += before is not None
             staged.append((line, after))
             boundaries += [(line, after, key, at) for key, at in new_boundaries(after, before)]
+            if outcome.rerated_since is not None:
+                self._rerated[after.id] = outcome.rerated_since
         copy_staged(self._connection, staged)
         self._check_boundaries(boundaries)
         return settled
@@ -221,6 +225,7 @@ class _Writer:
     def write(self) -> Written:
         """Write what is staged. Raises CatalogError with all that is wrong."""
         write_staged(self._connection)
+        rerate(self._connection, self._rerated, "changes of subscriptions that reach behind what is invoiced")
         for place, customer, owner in self._connection.execute(
             query("list_staged_of_others"), {"limit": PROBLEMS_MAX}
         ).fetchall():

@@ -1,6 +1,6 @@
 """Subscriptions in Postgres: written in sets, and what must not be changed behind: invoices and summed rows."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -81,6 +81,18 @@ def load_closed(connection: Connection, plans: Collection[str], at: datetime) ->
     """Return until when periods are invoiced by plans, by name; those by which none is after `at` are left out."""
     rows = connection.execute(query("list_plans_invoiced"), {"plans": list(plans), "at": at}).fetchall()
     return {plan: until.astimezone(UTC) for plan, until in rows}
+
+
+def rerate(connection: Connection, since: Mapping[str, datetime], reason: str) -> None:
+    """Have the closed periods of subscriptions rated anew that begin at or after a time, by id."""
+    if since:
+        values = {"subscriptions": list(since), "since": list(since.values()), "reason": reason}
+        connection.execute(query("add_reratings"), values)
+
+
+def find_billed_by(connection: Connection, plans: Collection[str], at: datetime) -> list[str]:
+    """Return the subscriptions with periods that are invoiced by plans and end after a time."""
+    return [row[0] for row in connection.execute(query("list_billed_by"), {"plans": list(plans), "at": at}).fetchall()]
 
 
 def find_summed(connection: Connection, of_users: Collection[Place], of_plans: Collection[Place]) -> set[int]:

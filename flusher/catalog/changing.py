@@ -33,11 +33,15 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A subscription as it is to be: `note` says from when on, `faults` what is wrong, by the key."""
+    """A subscription as it is to be: `note` says from when on, `faults` what is wrong, by the key.
+
+    `rerated_since` is when the change takes effect where that is behind what is invoiced.
+    """
 
     subscription: Subscription
     note: str = ""
     faults: tuple[tuple[str, str], ...] = ()
+    rerated_since: datetime | None = None
 
 
 def settle(wanted: Subscription, before: Subscription | None, zone: tzinfo, moment: Moment) -> Settled:
@@ -105,7 +109,8 @@ def _changed(wanted: Subscription, before: Subscription, zone: tzinfo, moment: M
     note = f"from {rfc3339(at)} on"
     if dropped:
         note += f"; the change of {rfc3339(dropped[0].at)} is dropped"
-    return Settled(with_change(before, PlanChange(at, wanted.plan, wanted.overrides)), note)
+    since = at if invoiced is not None and at < invoiced else None
+    return Settled(with_change(before, PlanChange(at, wanted.plan, wanted.overrides)), note, rerated_since=since)
 
 
 def with_change(before: Subscription, change: PlanChange) -> Subscription:

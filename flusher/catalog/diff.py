@@ -4,7 +4,7 @@ Nothing is ever removed: an entry that the file leaves out stays as it is.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from typing import Final, NamedTuple
@@ -81,12 +81,14 @@ class SettledDraft:
     """What a file says, its subscriptions as they are to be: changes have their moment.
 
     `versions` are those of every plan, the file's with it. `notes` are of plans and subscriptions, by section and name.
+    `rerated` are the subscriptions whose own change reaches behind what is invoiced, and since when.
     """
 
     draft: Draft
     versions: Versions
     notes: Mapping[tuple[str, str], str]
     problems: tuple[Problem, ...] = ()
+    rerated: Mapping[str, datetime] = field(default_factory=dict)
 
 
 def settle_draft(draft: Draft, current: Catalog, moment: Moment) -> SettledDraft:
@@ -95,15 +97,17 @@ def settle_draft(draft: Draft, current: Catalog, moment: Moment) -> SettledDraft
     moment = replace(moment, versions=versions)
     merged = current.with_entries(draft.catalog)
     settled: dict[str, Subscription] = {}
+    rerated: dict[str, datetime] = {}
     for name, wanted in draft.catalog.subscriptions.items():
         found = settle(wanted, current.subscriptions.get(name), zone_of(merged, wanted.customer), moment)
         path = draft.paths["subscriptions", name]
         problems += [Problem(f"{path}.{key}", message) for key, message in found.faults]
         settled[name] = found.subscription
         notes["subscriptions", name] = found.note
-    return SettledDraft(
-        replace(draft, catalog=replace(draft.catalog, subscriptions=settled)), versions, notes, tuple(problems)
-    )
+        if found.rerated_since is not None:
+            rerated[name] = found.rerated_since
+    after = replace(draft, catalog=replace(draft.catalog, subscriptions=settled))
+    return SettledDraft(after, versions, notes, tuple(problems), rerated)
 
 
 def zone_of(catalog: Catalog, customer: str) -> tzinfo:

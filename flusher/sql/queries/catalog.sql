@@ -187,6 +187,20 @@ SELECT plan, max(period_end) AS until
 FROM invoices WHERE kind = 'period' AND plan = ANY(%(plans)s) AND period_end > %(at)s
 GROUP BY plan
 
+-- name: list_billed_by
+-- The subscriptions with periods that are invoiced by some plans and end after a time.
+SELECT DISTINCT subscription FROM invoices WHERE kind = 'period' AND plan = ANY(%(plans)s) AND period_end > %(at)s
+
+-- name: add_reratings
+-- Have closed periods rated anew that begin since then, however long ago they ended.
+WITH wanted AS (
+    SELECT * FROM unnest(%(subscriptions)s::text[], %(since)s::timestamptz[]) AS wanted (subscription, since)
+), released AS (
+    INSERT INTO late_releases (subscription, reason) SELECT subscription, %(reason)s FROM wanted ON CONFLICT DO NOTHING
+)
+INSERT INTO reratings (subscription, since, reason) SELECT subscription, since, %(reason)s FROM wanted
+ON CONFLICT (subscription, made_at) DO UPDATE SET since = least(reratings.since, excluded.since)
+
 -- name: find_summed
 -- Which of some boundaries lie in windows of which their users have summed rows: these lie at the windows' starts.
 SELECT DISTINCT place
