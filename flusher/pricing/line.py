@@ -79,12 +79,9 @@ def line_id(
     parts = [scope, kind.value, price, "" if tier is None else str(tier)]
     parts += [period.start.isoformat(), period.end.isoformat()]
     parts += [text for pair in dimensions or () for text in pair]
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode()
-        digest.update(len(encoded).to_bytes(4, "big"))
-        digest.update(encoded)
-    return f"line_{digest.hexdigest()[:24]}"
+    encoded = [part.encode() for part in parts]
+    named = b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+    return f"line_{hashlib.sha256(named).hexdigest()[:24]}"
 
 
 def total(lines: Iterable[Line]) -> Decimal:

@@ -98,14 +98,18 @@ def currency(code: str) -> Currency:
         raise UnknownCurrencyError(code) from None
 
 
+_LAST_DIGIT = {digits: Decimal(1).scaleb(-digits) for digits in (0, 2, 3)}
+"""The last digit that a currency shows, by how many it has."""
+
+
 def round_amount(amount: Decimal, to: Currency, rounding: Rounding = Rounding.HALF_UP, *, divisor: int = 1) -> Decimal:
     """Return `amount` / `divisor`, rounded once to a multiple of the currency's step.
 
     The result has exactly the currency's digits and is never minus zero. `divisor` is above 0.
     Raises `decimal.InvalidOperation` when the result would need more than 60 digits.
     """
-    with localcontext(EXACT):
-        return round_to(amount, to.step, rounding, divisor=divisor).quantize(Decimal(1).scaleb(-to.digits))
+    rounded = round_to(amount, to.step, rounding, divisor=divisor)
+    return EXACT.quantize(rounded, _LAST_DIGIT[to.digits])
 
 
 def round_to(number: Decimal, step: Decimal, rounding: Rounding = Rounding.HALF_UP, *, divisor: int = 1) -> Decimal:
@@ -129,13 +133,11 @@ def format_amount(amount: Decimal, of: Currency) -> str:
 
     Raises `ValueError` for an amount with more digits than the currency shows: round it first.
     """
-    with localcontext(EXACT) as context:
-        context.clear_flags()
-        context.traps[Inexact] = False
-        shown = amount.quantize(Decimal(1).scaleb(-of.digits))
-        if context.flags[Inexact]:
-            raise ValueError(f"{amount} has more than the {of.digits} fractional digits of {of.code}")
-        return format(abs(shown) if shown.is_zero() else shown, "f")
+    try:
+        shown = EXACT.quantize(amount, _LAST_DIGIT[of.digits])
+    except Inexact:
+        raise ValueError(f"{amount} has more than the {of.digits} fractional digits of {of.code}") from None
+    return format(EXACT.abs(shown) if shown.is_zero() else shown, "f")
 
 
 def to_stripe(amount: Decimal, of: Currency) -> int:
@@ -161,10 +163,9 @@ def from_stripe(integer: int, of: Currency) -> Decimal:
 
 def plain(number: Decimal) -> str:
     """Return a quantity or a unit price as text: every digit, no exponent, no trailing zeros ("0.005", "1000")."""
-    with localcontext(EXACT):
-        text = format(number, "f")
-        text = text.rstrip("0").rstrip(".") if "." in text else text
-        return "0" if text in {"-0", ""} else text
+    text = format(number, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in {"-0", ""} else text
 
 
 def grouped(number: Decimal) -> str:

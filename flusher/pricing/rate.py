@@ -67,14 +67,16 @@ def rate_arrears(
     write = Writer.of(plan, scope)
     with localcontext(EXACT):
         charges = [*_arrears_prices(plan, span, billing, usage, write)]
+        ending = commitment_period(plan, span, billing)
+        discounts = active_discounts(plan, span, billing)
+        if plan.minimum is None and plan.maximum is None and ending is None and not discounts:
+            return tuple(charges)
         advance = _sum(_advance_prices(plan, span, billing, write))
         charges += limit_charges(plan, billing.period, advance + _sum(charges), write)
-        ending = commitment_period(plan, span, billing)
         if plan.commitment is not None and ending is not None:
             charges.append(true_up(plan.commitment, ending, committed + advance + _sum(charges), write))
-        discounts = active_discounts(plan, span, billing)
         charges += discounts_in_arrears(discounts, billing.period, advance, _sum(charges), write)
-    return tuple(charges)
+        return tuple(charges)
 
 
 def rate_advance(plan: Plan, span: Span, billing: BillingPeriod, *, scope: str = "") -> tuple[Charge, ...]:

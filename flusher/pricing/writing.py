@@ -16,11 +16,15 @@ class Writer:
     money: Currency
     rounding: Rounding
     scope: str
+    how: str
+    """How amounts are rounded, for the working: "rounded half up to 0.01"."""
 
     @classmethod
     def of(cls, plan: Plan, scope: str) -> "Writer":
         """Return the writer for a plan's currency and rounding."""
-        return cls(currency(plan.currency), plan.rounding, scope)
+        money = currency(plan.currency)
+        how = f"rounded {plan.rounding.replace('_', ' ')} to {plain(money.step)}"
+        return cls(money, plan.rounding, scope, how)
 
     def rounded(self, amount: Decimal, divisor: int = 1) -> Decimal:
         """Return `amount` / `divisor`, rounded as the plan says."""
@@ -39,7 +43,6 @@ class Writer:
     ) -> Line:
         """Return the line of a part; its description is the price's name and the part's label, or as given."""
         amount = self.rounded(part.amount, part.divisor)
-        how = f"rounded {self.rounding.replace('_', ' ')} to {plain(self.money.step)}"
         return Line(
             id=line_id(self.scope, kind, price, dimensions, part.tier, period),
             kind=kind,
@@ -52,5 +55,5 @@ class Writer:
             quantity=part.quantity,
             unit_price=part.unit_price,
             amount=amount,
-            working=f"{part.working}; {how}: {format_amount(amount, self.money)}",
+            working=f"{part.working}; {self.how}: {format_amount(amount, self.money)}",
         )
