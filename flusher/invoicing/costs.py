@@ -7,7 +7,7 @@ time.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal, localcontext
 from enum import StrEnum
@@ -134,8 +134,12 @@ def _charges(cost: Cost, usage: Usage, billed: Mapping[Key, Billed], scope: str)
         return
     committed = _committed(commitment_period(plan, span, cost.billing), cost.start, billed.values())
     for charge in rate_arrears(plan, span, cost.billing, usage, committed=committed, scope=scope):
-        if cost.role is not Role.RUNNING or charge.meter is not None:
+        if cost.role is not Role.RUNNING:
             yield _key(cost, Part.ARREARS, charge), charge
+        elif charge.meter is not None:
+            # What is missing from a minimum is due at the end: it may still be used.
+            used = tuple(line for line in charge.lines if line.kind is not LineKind.MINIMUM)
+            yield _key(cost, Part.ARREARS, charge), replace(charge, lines=used)
 
 
 def _key(cost: Cost, part: Part, charge: Charge) -> Key:

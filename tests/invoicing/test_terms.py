@@ -94,6 +94,17 @@ def test_usage_is_billed_when_it_passes_the_threshold_and_not_again_at_the_end(w
     assert world.run(utc(2025, 8, 1)).invoices == []
 
 
+def test_a_minimum_is_no_part_of_what_passes_a_threshold(world: World) -> None:
+    plan(world, "metered", CALLS.replace("}", ', minimum = "100"}'), more='threshold = "10"')
+    world.subscribe("cus_1", "metered")
+    world.use("cus_1", 500, utc(2025, 7, 3))
+    assert world.run(utc(2025, 7, 4)).invoices == []
+    world.use("cus_1", 600, utc(2025, 7, 5))
+    assert totals(world.run(utc(2025, 7, 6)).invoices) == ["11.00"]
+    (july,) = world.run(utc(2025, 8, 1)).invoices
+    assert shown(july) == [("usage", "calls", "11.00"), ("minimum", "calls", "89.00"), ("adjustment", "calls", "-11.00")]
+
+
 def test_a_threshold_needs_no_settled_period_and_is_no_invoice_in_a_dry_run(world: World) -> None:
     world.producer("producer-behind", utc(2025, 6, 1))
     plan(world, "metered", CALLS, more='threshold = "10"')
