@@ -287,7 +287,7 @@ def _write(connection: Connection, changes: Changes, settled: SettledDraft) -> A
         if isinstance(change.after, Meter):
             meter = meter_table(change.after)
             lists = {key: Jsonb(meter[key]) for key in ("group_by", "filter")}
-            connection.execute(query("upsert_meter"), {**meter, **lists})
+            connection.execute(query("upsert_meter"), {"detailed": change.after.detailed, **meter, **lists})
     versions = {
         change.name: _write_plan(connection, settled.versions[change.name][-1])
         for change in by_section.get("plans", ())

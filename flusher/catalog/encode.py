@@ -52,5 +52,5 @@ def meter_table(meter: Meter) -> dict[str, object]:
         "field": meter.field,
         "group_by": list(meter.group_by),
         "filter": {name: list(values) for name, values in meter.filter.items()},
-        "detailed": meter.detailed,
+        **({"detailed": True} if meter.detailed else {}),
     }

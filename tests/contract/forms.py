@@ -23,6 +23,7 @@ from sidecar.contract.event import Event, Identity
 from sidecar.contract.meters import Counter, Meter, Revision
 from sidecar.contract.proof import Answer, Question, ShardAnswer
 from sidecar.contract.scripts import Call, Shard, Step
+from sidecar.contract.usage import UsageAnswer, UsageFound, UsageQuestion, decode_answer, decode_question
 from sidecar.disk import Disk
 from sidecar.manifest import Chain, Manifest
 from sidecar.segment import Start, frame, link
@@ -91,6 +92,8 @@ METERS = (
 )
 REVISION = Revision(7, METERS)
 QUESTION = Question("question-1", {f"{PRODUCER}/0": POSITION.encode()})
+USAGE_QUESTION = UsageQuestion("0123456789abcdef", "ユーザー", 1_753_056_000_000_000, 1_753_142_400_000_000, "peak")
+USAGE_ANSWER = UsageAnswer([UsageFound("acme", "peak", {"region": "eu"}, "1.5", 2)])
 ANSWER = Answer(
     PRODUCER,
     [
@@ -143,6 +146,8 @@ def _names() -> dict[str, str]:
         "METERS": keys.METERS,
         "USERS": keys.USERS,
         "ASKING": keys.ASKING,
+        "USAGE_QUESTIONS": keys.USAGE_QUESTIONS,
+        "usage_answer": keys.usage_answer("0123456789abcdef"),
         "PROOF_QUESTION": keys.PROOF_QUESTION,
         "proof_answers": keys.proof_answers("question-1"),
         "state": keys.state(3),
@@ -205,6 +210,8 @@ FORMS: Final = (
         lambda value: keys.total_field(value).encode(),
         lambda name: keys.decode_total_field("ユーザー", name.decode()),
     ),
+    Form("usage_question.json", USAGE_QUESTION, msgspec.json.encode, decode_question),
+    Form("usage_answer.json", USAGE_ANSWER, msgspec.json.encode, decode_answer),
     Form("proof_question.json", QUESTION, msgspec.json.encode, lambda text: msgspec.json.decode(text, type=Question)),
     Form("proof_answer.json", ANSWER, msgspec.json.encode, lambda text: msgspec.json.decode(text, type=Answer)),
 )

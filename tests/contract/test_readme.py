@@ -13,6 +13,7 @@ from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.event import Content, Identity
 from sidecar.contract.meters import Meter
 from sidecar.contract.proof import Answer, Question, ShardAnswer
+from sidecar.contract.usage import UsageAnswer, UsageFound, UsageQuestion
 from sidecar.manifest import Chain, Manifest
 from tests.contract.forms import names_json
 from tests.meta.sources import ROOT
@@ -40,11 +41,12 @@ def test_every_key_builder_is_named() -> None:
 
 def test_every_key_is_named_as_it_is_built() -> None:
     found = names_json().decode()
-    for constant in ("LEDGER", "METERS", "USERS", "ASKING", "PROOF_QUESTION"):
+    for constant in ("LEDGER", "METERS", "USERS", "ASKING", "USAGE_QUESTIONS", "PROOF_QUESTION"):
         assert f"| `{getattr(keys, constant)}` | `{constant}` |" in README
         assert f'"{constant}"' in found
     shard, generation = "<shard>", "<gen>"
     assert f"`{keys.proof_answers('<question>')}`" in README
+    assert f"`{keys.usage_answer('<question>')}`" in README
     for name in (
         "{t1:<shard>}",
         f"{{t1:{shard}}}{generation}:state",
@@ -97,7 +99,11 @@ def test_every_field_of_the_state_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [codec.Batch, codec.Claim, Content, Meter, Question, Answer, ShardAnswer, Manifest, Chain, Asking, Missing]
+    "kind",
+    [
+        *(codec.Batch, codec.Claim, Content, Meter, Question, Answer, ShardAnswer, Manifest, Chain, Asking, Missing),
+        *(UsageQuestion, UsageFound, UsageAnswer),
+    ],
 )
 def test_every_field_of_every_form_is_named(kind: type[msgspec.Struct]) -> None:
     assert {field for field in kind.__struct_fields__ if not re.search(rf"\b{field}\b", README)} == set()
