@@ -57,6 +57,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "credits": Command("flusher.cli.credits", "list what customers have prepaid, grant more, or take it back"),
     "simulate": Command("flusher.cli.simulate", "rate past usage by a plan that does not exist yet, old beside new"),
     "explain": Command("flusher.cli.explain", "show where every line of an invoice comes from"),
+    "late": Command("flusher.cli.late", "list usage that came too late to be billed by itself, and let it be billed"),
     "price": Command("flusher.cli.price", "show what a price makes of a quantity"),
     "verify": Command("flusher.cli.verify", "prove that what was accepted is what will be billed"),
     "rebuild": Command("flusher.cli.rebuild", "restore Redis from PostgreSQL; safe at any time"),
