@@ -1,4 +1,8 @@
-"""What goes around the prices of a period: the invoice's minimum and maximum, the commitment, discounts."""
+"""What goes around the prices of a period: the invoice's minimum and maximum, the commitment, discounts, in this order.
+
+What each counts is a decision of this folder's README; that a minimum and a commitment are reached before discounts is
+also how https://getlago.com/docs/guide/lago-cloud/contract-billing has it.
+"""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -98,10 +102,8 @@ def _off(discount: Discount, base: Decimal, write: Writer) -> tuple[Decimal, str
 
 def _discount(discount: Discount, period: Period, off: Decimal, working: str, write: Writer) -> Charge:
     """Return a discount's charge; one that takes nothing off has no line."""
-    how = (
-        f"{plain(discount.percent)} % off" if discount.percent is not None else f"{grouped(discount.amount or off)} off"
-    )
-    part = Part(ONE, -off, -off, how, working=working) if off else None
+    how = grouped(discount.amount) if discount.amount is not None else f"{plain(discount.percent or ZERO)} %"
+    part = Part(ONE, -off, -off, f"{how} off", working=working) if off else None
     return _charge(ChargeKind.DISCOUNT, LineKind.DISCOUNT, discount.name, period, part, write)
 
 

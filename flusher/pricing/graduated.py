@@ -1,4 +1,7 @@
-"""Model `graduated`: each unit costs what its own tier says."""
+"""Model `graduated`: each unit costs what its own tier says.
+
+The meaning is that of interface.md and of https://docs.stripe.com/subscriptions/pricing-models/tiered-pricing.
+"""
 
 from dataclasses import dataclass
 from decimal import Decimal

@@ -1,4 +1,8 @@
-"""Model `graduated_percentage`: as graduated, on money: each part of it costs the percentage that its own tier says."""
+"""Model `graduated_percentage`: as graduated, on money: each part of it costs the percentage that its own tier says.
+
+The meaning is that of interface.md and of
+https://getlago.com/docs/guide/plans/charges/charge-models/graduated-percentage.
+"""
 
 from dataclasses import dataclass
 from decimal import Decimal

@@ -1,4 +1,7 @@
-"""Model `matrix`: what a unit costs depends on its group, say on its region."""
+"""Model `matrix`: what a unit costs depends on its group, say on its region.
+
+The meaning is that of interface.md: the first entry that matches counts.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

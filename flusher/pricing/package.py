@@ -1,4 +1,7 @@
-"""Model `package`: units are sold in packages, and a package that is begun is paid in full."""
+"""Model `package`: units are sold in packages, and a package that is begun is paid in full.
+
+The meaning is that of interface.md and of https://getlago.com/docs/guide/plans/charges/charge-models/package.
+"""
 
 from dataclasses import dataclass
 from decimal import Decimal

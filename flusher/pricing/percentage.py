@@ -1,4 +1,8 @@
-"""Model `percentage`: units are money, and a part of it is due; with a fee, free events and limits for each event."""
+"""Model `percentage`: units are money, and a part of it is due; with a fee, free events and limits for each event.
+
+The meaning is that of interface.md, for which https://getlago.com/docs/guide/plans/charges/charge-models/percentage was
+the model. At a quantity of 0 fees are not due either, as for every usage model.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

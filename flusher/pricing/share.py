@@ -1,4 +1,7 @@
-"""The share of a whole period that is billed: covered / whole, in microseconds, so that it is exact below a second."""
+"""The share of a whole period that is billed: covered / whole, in microseconds, so that it is exact below a second.
+
+Proration by the second is Stripe's: https://docs.stripe.com/billing/subscriptions/prorations.
+"""
 
 from datetime import timedelta
 from decimal import Decimal

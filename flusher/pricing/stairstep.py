@@ -1,4 +1,7 @@
-"""Model `stairstep`: one fee, that of the tier which holds the whole quantity."""
+"""Model `stairstep`: one fee, that of the tier which holds the whole quantity.
+
+The meaning is that of interface.md: volume tiers of which only the flat fees are there.
+"""
 
 from dataclasses import dataclass
 from decimal import Decimal

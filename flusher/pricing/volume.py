@@ -1,4 +1,7 @@
-"""Model `volume`: all units cost what the tier says that holds the whole quantity."""
+"""Model `volume`: all units cost what the tier says that holds the whole quantity.
+
+The meaning is that of interface.md and of https://docs.stripe.com/subscriptions/pricing-models/tiered-pricing.
+"""
 
 from dataclasses import dataclass
 from decimal import Decimal
