@@ -185,6 +185,32 @@ def test_an_instant_has_the_version_of_its_period(instant: str, expected: int | 
     assert (found.version if found else None) == expected
 
 
+def test_a_version_that_is_effective_with_a_period_is_its_version() -> None:
+    versions = {"pro": (version(1, "2025-01-01"), version(2, "2025-10-01"))}
+    found = [terms_at(JULY, versions, at(text)) for text in ("2025-09-30T23:59", "2025-10-01")]
+    assert [terms and terms.version for terms in found] == [1, 2]
+
+
+def test_a_version_is_not_taken_inside_hours_that_belong_to_the_period_after() -> None:
+    # Given months from the 30th at noon, calendar months from July on, and a third version within the hours between
+    anniversary = Cycle(anchor=Anchor.ANNIVERSARY)
+    versions = {
+        "pro": (
+            version(1, "2025-01-01", cycle=anniversary),
+            version(2, "2025-06-15"),
+            version(3, "2025-06-30T18:00"),
+        )
+    }
+    started = Subscription("s", "c", "pro", at("2025-05-30T12:00"))
+    assert periods(started, versions, 3) == [
+        ("pro 1", "05-30T12", "06-30T12"),
+        ("pro 2", "06-30T12", "08-01T00"),
+        ("pro 3", "08-01T00", "09-01T00"),
+    ]
+    found = [terms_at(started, versions, at(text)) for text in ("2025-07-15", "2025-08-01")]
+    assert [terms and terms.version for terms in found] == [2, 3]
+
+
 def test_a_period_follows_the_clock_of_the_zone() -> None:
     found = next_period(JULY, PRO, zone_named("Asia/Kolkata"), at("2025-07-01"))
     assert found is not None

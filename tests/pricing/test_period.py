@@ -196,6 +196,20 @@ def test_an_anniversary_keeps_its_local_day_and_time(start: str, expected: list[
     assert [f"{next(found).period.start:%Y-%m-%dT%H:%M}" for _ in expected] == expected
 
 
+def test_an_anniversary_inside_an_hour_that_comes_twice_is_at_the_first() -> None:
+    # Given days from 02:30 in Berlin, where 02:30 comes twice on October 26: at 00:30 and at 01:30 UTC
+    cycle, zone = Cycle(Interval.DAY, Anchor.ANNIVERSARY), ZoneInfo("Europe/Berlin")
+    # Then the second 02:15, which follows the first 02:30, is in the new day
+    found = period_containing(cycle, at("2025-10-20T00:30"), at("2025-10-26T01:15"), zone)
+    assert found == Period(at("2025-10-26T00:30"), at("2025-10-27T01:30"))
+
+
+def test_a_start_at_the_second_of_two_equal_times_is_the_start_of_a_period() -> None:
+    start, zone = at("2025-10-26T01:30"), ZoneInfo("Europe/Berlin")
+    found = period_containing(Cycle(anchor=Anchor.ANNIVERSARY), start, start, zone)
+    assert found == Period(start, at("2025-11-26T01:30"))
+
+
 @pytest.mark.parametrize(
     ("zone", "end", "is_partial"),
     [
