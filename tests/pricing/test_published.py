@@ -35,11 +35,13 @@ STRIPE_TIERED = "https://docs.stripe.com/subscriptions/pricing-models/tiered-pri
 STRIPE_TIERS = "https://stripe.com/docs/billing/subscriptions/tiers"
 STRIPE_OVERAGES = "https://docs.stripe.com/billing/subscriptions/usage-based-v1/use-cases/flat-fee-and-overages"
 LAGO = "https://getlago.com/docs/guide/plans/charges/charge-models"
+LAGO_REPOSITORY = "https://github.com/getlago/lago-docs/blob/502a9e7/docs/guide/05_plans"
+LAGO_MODELS_OF_2023 = f"{LAGO_REPOSITORY}/charges/price-models"
 LAGO_MINIMUM = "https://getlago.com/docs/guide/plans/charges/spending-minimum"
 LAGO_CONTRACT = "https://getlago.com/docs/guide/lago-cloud/contract-billing"
 LAGO_COMMITMENT = "https://github.com/getlago/lago-api/pull/1787"
-LAGO_SUBSCRIPTION = "https://github.com/getlago/lago-docs/blob/502a9e7/docs/guide/05_plans/subscription.md"
-LAGO_PLAN = "https://github.com/getlago/lago-docs/blob/502a9e7/docs/guide/05_plans/plan-model.md"
+LAGO_SUBSCRIPTION = f"{LAGO_REPOSITORY}/subscription.md"
+LAGO_PLAN = f"{LAGO_REPOSITORY}/plan-model.md"
 OPENMETER_MODELS = "https://openmeter.io/docs/billing/product-catalog/pricing-models"
 OPENMETER_DISCOUNTS = "https://openmeter.io/docs/billing/invoicing/discounts"
 OPENMETER_RATING = "https://github.com/openmeterio/openmeter/tree/7e57a39/openmeter/billing/rating/service/rate"
@@ -90,7 +92,7 @@ LAGO_RATES = GraduatedPercentage(
     )
 )
 LAGO_MODELS = [
-    Example(f"{LAGO}/standard", PerUnit(Decimal("0.05")), "1000", "50"),
+    Example(f"{LAGO_MODELS_OF_2023}/standard.md", PerUnit(Decimal("0.05")), "1000", "50"),
     Example(f"{LAGO}/volume", Volume(LAGO_VOLUME), "65000", "49"),
     # Transactions of $500, $550 and $4,000 cost $205, $306 and $80, one after the other
     Example(f"{LAGO}/graduated-percentage", LAGO_RATES, "500", "205"),
@@ -147,7 +149,7 @@ def test_stripes_flat_fee_and_overages() -> None:
 def test_lagos_package_with_free_units() -> None:
     # 201 units, of which 100 are free, at $5 for 100
     lines = rate_model(Package(Decimal(100), Decimal(5)), "201", free_units="100")
-    assert total(lines) == 10, f"{LAGO}/package"
+    assert total(lines) == 10, f"{LAGO_MODELS_OF_2023}/package.md"
 
 
 def test_lagos_fourth_transaction_pays_rate_and_fee() -> None:
@@ -156,7 +158,7 @@ def test_lagos_fourth_transaction_pays_rate_and_fee() -> None:
     for count, expected in ((1, "0"), (2, "0"), (3, "0"), (4, "0.70")):
         shown = {"payments": [run_of(*("200", "100", "100", "50")[:count])]}
         lines = arrears(plan(UsagePrice("fees", "payments", model)), WHOLE_JULY, shown)
-        assert total(lines) == Decimal(expected), f"{LAGO}/percentage"
+        assert total(lines) == Decimal(expected), f"{LAGO_MODELS_OF_2023}/percentage.md"
 
 
 def kinds(lines: tuple[Line, ...]) -> list[tuple[str, Decimal]]:

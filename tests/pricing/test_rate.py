@@ -1,5 +1,6 @@
 """Rating a plan: which lines, in which order, with which ids; groups; limits."""
 
+from datetime import timedelta
 from decimal import Decimal, Inexact, getcontext
 
 import pytest
@@ -8,9 +9,28 @@ from hypothesis import strategies as st
 
 from flusher.pricing.line import Dimensions, LineKind, dimensions_of, line_id, line_json, total
 from flusher.pricing.money import currency
-from flusher.pricing.period import BillingPeriod, Period
-from flusher.pricing.plan import Fixed, FixedPrice, Graduated, Package, PerUnit, UsagePrice, Volume
-from flusher.pricing.rate import Measure
+from flusher.pricing.period import BillingPeriod, Interval, Period
+from flusher.pricing.plan import (
+    Commitment,
+    Discount,
+    Entry,
+    Fixed,
+    FixedPrice,
+    Graduated,
+    GraduatedPercentage,
+    Matrix,
+    Package,
+    Percentage,
+    PerUnit,
+    Plan,
+    RateTier,
+    Stairstep,
+    Tier,
+    UsageModel,
+    UsagePrice,
+    Volume,
+)
+from flusher.pricing.rate import Measure, Run
 from tests.pricing.support import ARTICLE, JULY, WHOLE_JULY, arrears, plan, tiers
 
 EU, US = (("region", "eu"),), (("region", "us"),)
@@ -126,6 +146,43 @@ def test_a_digit_is_never_lost_silently() -> None:
     # When it is rated, then it raises instead of rounding
     with pytest.raises(Inexact):
         arrears(plan(price), WHOLE_JULY, {"calls": [Measure(Decimal("1234567890123456789012345.7"))]})
+
+
+TOP_PRICE, TOP_RATE = Decimal("999999999999.999999999999"), Decimal("999999.9999999999")
+"""The largest that a catalog takes."""
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        PerUnit(TOP_PRICE),
+        Graduated((Tier(Decimal("0.000000001"), TOP_PRICE, TOP_PRICE), Tier(None, TOP_PRICE, TOP_PRICE))),
+        Volume((Tier(None, TOP_PRICE, TOP_PRICE),)),
+        Stairstep((Tier(None, flat_fee=TOP_PRICE),)),
+        Package(Decimal("0.000000001"), TOP_PRICE),
+        Percentage(TOP_RATE, TOP_PRICE),
+        Percentage(TOP_RATE, TOP_PRICE, maximum_per_event=TOP_PRICE),
+        GraduatedPercentage((RateTier(None, TOP_RATE, TOP_PRICE),)),
+        Matrix((Entry((), TOP_PRICE),)),
+    ],
+)
+def test_sixty_digits_are_enough_for_whatever_a_catalog_takes(model: UsageModel) -> None:
+    # Given the largest quantity, with a billionth, and the largest of everything around, prorated
+    quantity = Decimal("999999999999999999.999999999")
+    price = UsagePrice("calls", "calls", model, minimum=TOP_PRICE, maximum=TOP_PRICE, prorate=True, per_group=True)
+    whole = Plan(
+        "pro",
+        "kwd",
+        (price,),
+        minimum=TOP_PRICE,
+        discounts=(Discount("off", percent=Decimal("99.9999999999")), Discount("more", amount=TOP_PRICE)),
+        commitment=Commitment(TOP_PRICE, Interval.MONTH),
+    )
+    part = BillingPeriod(Period(JULY.start, JULY.end - timedelta(microseconds=1)), JULY)
+    measure = Measure(quantity, EU, 1_000, (Run(quantity.scaleb(-3), 1_000),))
+    # Then nothing is lost
+    for billing in (part, WHOLE_JULY):
+        assert arrears(whole, billing, {"calls": [measure, Measure(quantity, US, 1, (Run(quantity, 1),))]})
 
 
 def test_the_callers_decimal_context_is_left_alone_and_does_not_matter() -> None:
