@@ -10,6 +10,7 @@ from psycopg.rows import DictRow, TupleRow, dict_row
 from psycopg.types.json import Jsonb
 
 from flusher.catalog.changing import Moment
+from flusher.catalog.detailed import changes_what_is_kept
 from flusher.catalog.diff import (
     Boundary,
     Change,
@@ -75,6 +76,8 @@ def apply_catalog(
         draft = parse(text, current)
         moment = _moment(connection, draft, current, effective, into_closed=into_closed)
         settled = settle_draft(draft, current, moment)
+        if changes_what_is_kept(draft.catalog, current.with_entries(draft.catalog), current, draft.paths):
+            _hold_drains(connection)
         used = _used(connection, names_to_look_up(draft))
         changes = compare(settled, current, used, read_floor_us(connection), _summed(connection, settled, current))
         applied = _write(connection, changes, settled)
@@ -90,6 +93,14 @@ def lock_catalog(connection: Connection) -> None:
         connection.execute(query("lock_catalog"))
     except psycopg.errors.LockNotAvailable as error:
         raise TryAgainError("database_unavailable", "another apply is running; try again when it is done") from error
+
+
+def _hold_drains(connection: Connection) -> None:
+    """Keep drains from committing until the transaction ends. Raises TryAgainError while one takes long."""
+    try:
+        connection.execute(query("hold_drains"))
+    except psycopg.errors.LockNotAvailable as error:
+        raise TryAgainError("database_unavailable", "a flusher is busy; try again") from error
 
 
 def read_floor_us(connection: Connection) -> int | None:

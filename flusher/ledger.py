@@ -17,6 +17,7 @@ from flusher.database import connect, first_line
 from flusher.days import read_days
 from flusher.law import NO_FLOOR_US, Case, ClaimState, Outcome, Stored, Tally
 from flusher.recount import Recount
+from flusher.revisions import Revisions
 from flusher.sql import query
 from flusher.store import DataRefused, Store
 from flusher.values import Valued, delete_values, insert_values
@@ -24,7 +25,7 @@ from flusher.voids import Void, Voided
 from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.codes import TaximeterError, TryAgainError
-from sidecar.contract.meters import Amount, Counter, Revision, decode_revision
+from sidecar.contract.meters import Amount, Counter, Revision
 from sidecar.contract.scripts import DayTotals
 from sidecar.contract.units import from_decimal, to_decimal
 
@@ -74,7 +75,7 @@ class Ledger:
     def __init__(self, url: str) -> None:
         self._url = url
         self._connection = connect(url)
-        self._revisions: dict[int, Revision] = {}
+        self._revisions = Revisions(self.revisions)
         self._store = Store(url, self._connection)
         with self.transaction():
             self._run("create_staged")
@@ -158,12 +159,7 @@ class Ledger:
 
     def revision(self, number: int) -> Revision:
         """Return the meters that a batch was counted under. Raises TaximeterError `codec_unknown` for no known one."""
-        if number not in self._revisions:
-            for found, meters in self.revisions(max(self._revisions, default=-1)).items():
-                self._revisions[found] = decode_revision(found, meters)
-        if number not in self._revisions:
-            raise TaximeterError("codec_unknown", f"a batch names revision {number} of the meters, which is not known")
-        return self._revisions[number]
+        return self._revisions.numbered(number)
 
     def register(self, producer: str, asking: Asking, zeros: Sequence[Position]) -> bool:
         """Make a producer known with its zero position on every shard (rule 6); False when it is known already.
@@ -230,6 +226,8 @@ class Ledger:
         if wait:
             self._run("wait_for_shard")
         held = self._rows("lock_shard" if wait else "lock_shard_if_free", (shard,))
+        if held:
+            self._revisions.refresh()  # meters that came meanwhile say whose values are kept
         return str(held[0][0]) if held else None
 
     def store_token(self, shard: int, token: str) -> None:
@@ -293,7 +291,7 @@ class Ledger:
 
     def store_values(self, cases: Sequence[Case]) -> None:
         """Keep what the inserted events of settled cases are to the meters that need each."""
-        insert_values(self._connection, cases, self.revision)
+        insert_values(self._connection, cases, self._revisions.keeping)
 
     def store_refused(self, shard: int, cases: Iterable[Case]) -> None:
         """Keep conflicts for the operator, and what can't be counted in quarantine."""

@@ -121,6 +121,7 @@ def verify(redis_url: str, database_url: str, *, answer_timeout_s: float) -> Pro
                 _check_dropped(connection, proof)
                 _check_erased(connection, proof)
                 _check_usage(connection, proof, shards)
+                _check_values(connection, proof)
                 revisions = _revisions(connection)
             reaches = _count_redis(proof, inspections, rows)
             _check_counters(proof, inspections, revisions)
@@ -218,6 +219,15 @@ def _check_usage(connection: psycopg.Connection[TupleRow], proof: Proof, shards:
         )
         detail = f"{len(found)} counters differ: " + "; ".join(examples)
     proof.checks.append(Check("usage", not found, detail))
+
+
+def _check_values(connection: psycopg.Connection[TupleRow], proof: Proof) -> None:
+    """What is kept of single events adds up to the usage of their meters."""
+    differing, examples = connection.execute(query("proof_values")).fetchall()[0]
+    detail = "values of events add up to usage"
+    if differing:
+        detail = f"values of events differ from {differing} rows of usage, of {', '.join(examples)}"
+    proof.checks.append(Check("values", not differing, detail))
 
 
 def _count_redis(

@@ -41,6 +41,15 @@ def meters_to_detail(read: Catalog, merged: Catalog, paths: Paths) -> dict[str, 
     }
 
 
+def changes_what_is_kept(read: Catalog, merged: Catalog, current: Catalog, paths: Paths) -> bool:
+    """Whether meters are to keep values, with a file, that kept none before: events of them may be on their way."""
+    after = {**read.meters, **meters_to_detail(read, merged, paths)}
+    return any(
+        meter.keeps_values and not (name in current.meters and current.meters[name].keeps_values)
+        for name, meter in after.items()
+    )
+
+
 def detail_problems(read: Catalog, merged: Catalog, paths: Paths, used: Collection[str]) -> list[Problem]:
     """Return a problem for each price of `meters_to_detail` whose meter has usage: its single events are not known."""
     wanted = meters_to_detail(read, merged, paths)

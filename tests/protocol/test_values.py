@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
@@ -13,9 +14,12 @@ import pytest
 from flusher.catalog_store import apply_catalog, load_meters
 from flusher.database import connect
 from flusher.invoicing.quantities import SummedWindow, read_usage
+from flusher.ledger import Ledger
 from flusher.pricing.line import dimensions_of
-from flusher.pricing.measure import Measure, Need
+from flusher.pricing.measure import Measure, Need, Reading
 from flusher.pricing.period import Period
+from flusher.proof import Proof, verify
+from flusher.quarantine import discard, list_quarantine, retry
 from flusher.usage import Part, Range
 from flusher.usage import read_usage as read_usage_parts
 from sidecar.contract.codes import TryAgainError
@@ -231,3 +235,83 @@ async def test_a_flusher_that_ends_behind_the_commit_keeps_each_value_once(
     await system.flush()
     # then nothing is missing, and nothing is there twice
     check(system, [one for one, _ in made], dice)
+
+
+async def prove(system: System) -> Proof:
+    return await asyncio.to_thread(verify, system.redis_url, system.database_url, answer_timeout_s=5.0)
+
+
+async def test_meters_that_come_while_events_are_on_their_way_have_the_values_of_these_too(system: System) -> None:
+    # given events of a type without a meter, and of a meter that only sums, in Redis
+    with connect(system.database_url, autocommit=True) as connection:
+        apply_catalog(connection, '[[meters]]\nname = "money"\nevent_type = "sale"\n')
+    ingest = await system.sidecar()
+    await system.until(lambda: ingest.revision.number == 1)
+    made = [("pay", 3, "e-1"), ("sale", 5, "e-2"), ("pay", 4, "e-3")]
+    await system.send([an_event(name, event_type=kind, nanos=number * NANO) for kind, number, name in made])
+    # when both are to keep each event from now on, before anything is drained
+    detailed = '[[meters]]\nname = "{}"\nevent_type = "{}"\ndetailed = true\n'
+    with connect(system.database_url, autocommit=True) as connection:
+        apply_catalog(connection, detailed.format("money", "sale") + detailed.format("pay", "pay"))
+    await system.flush()
+    # then what was counted under the meters of before is kept as well
+    with connect(system.database_url) as connection:
+        needs = [Need(name, period(JULY_US - DAY_US, JULY_US + DAY_US), 0) for name in ("pay", "money")]
+        found = read_usage(connection, [(("cus_1",), need) for need in needs])
+    assert [[values_of(measure) for measure in one.measures] for one in found if isinstance(one, Reading)] == [
+        [[Decimal(3), Decimal(4)]],
+        [[Decimal(5)]],
+    ]
+    assert (await prove(system)).ok
+
+
+async def test_the_proof_holds_values_against_usage(system: System) -> None:
+    # given events of every aggregation
+    dice = random.Random(5)
+    with connect(system.database_url, autocommit=True) as connection:
+        apply_catalog(connection, catalog())
+    await system.send([event for _, event in happenings(dice, 20)])
+    await system.flush()
+    proof = await prove(system)
+    assert proof.ok, proof.as_json()
+    # when a value is changed, or gone
+    for change in (
+        "UPDATE usage_values SET value = value + 1 WHERE ctid = (SELECT min(ctid) FROM usage_values)",
+        "DELETE FROM usage_values WHERE ctid = (SELECT min(ctid) FROM usage_values)",
+    ):
+        with connect(system.database_url) as connection:
+            connection.execute(change)
+            connection.commit()
+        proof = await prove(system)
+        # then the proof says so
+        assert [check.name for check in proof.checks if check.ok is False] == ["values"]
+
+
+async def test_what_came_back_from_quarantine_has_its_values_and_what_is_discarded_none(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # given events of which Postgres refuses some at first: a chunk that is taken apart
+    dice = random.Random(9)
+    with connect(system.database_url, autocommit=True) as connection:
+        apply_catalog(connection, catalog())
+        connection.execute("ALTER TABLE events ADD CONSTRAINT odd CHECK (user_id <> 'bob') NOT VALID")
+    made = happenings(dice, 40)
+    await system.send([event for _, event in made])
+    await system.flush()
+    check(system, [one for one, _ in made if one.user_id != "bob"], dice)
+    # when Postgres takes them, and an operator tries again with all but one
+    with connect(system.database_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE events DROP CONSTRAINT odd")
+        held = [row.id for row in list_quarantine(connection, 1000)]
+        kept = discard(connection, held[0], "nobody's")
+    with closing(Ledger(system.database_url)) as ledger:
+        for number in held[1:]:
+            retry(ledger, number)
+    await system.flush()
+    # then they count, each once
+    assert kept.events == 1
+    assert (await prove(system)).ok
+    with connect(system.database_url) as connection:
+        counted = {row[0] for row in connection.execute("SELECT event_key FROM events").fetchall()}
+    assert len(counted) == len(made) - 1
+    check(system, [one for one, _ in made if one.key in counted], dice)

@@ -71,6 +71,11 @@ SELECT * FROM subscription_terms WHERE id = ANY(%(ids)s)
 -- Those of the names under which usage was counted.
 SELECT name FROM unnest(%(names)s::text[]) AS name WHERE EXISTS (SELECT FROM usage WHERE meter = name)
 
+-- name: hold_drains
+-- Let no drain commit until the transaction ends: those after it know of meters whose values are kept from now on, and
+-- what those before it counted is seen.
+SELECT shard FROM shards ORDER BY shard FOR UPDATE
+
 -- name: upsert_meter
 -- Add a meter, or change one that has no usage yet.
 INSERT INTO meters (name, event_type, aggregation, field, group_by, filter, detailed)

@@ -95,6 +95,21 @@ SELECT user_id, meter, (extract(epoch FROM window_start) / 900)::bigint, dimensi
 FROM usage WHERE shard = %(shard)s AND window_start >= %(start)s AND window_start < %(end)s
   AND user_id NOT IN (SELECT token FROM erased_users)
 
+-- name: proof_values
+-- How many rows of usage differ from the values of their events, of the meters that keep them, and examples.
+SELECT count(*), (array_agg(user_id || '/' || meter ORDER BY user_id, meter))[1:5]
+FROM (
+    SELECT user_id, meter, dimensions, date_bin('15 minutes', event_time, 'epoch') AS window_start,
+           sum(value) AS units, count(*) AS events
+    FROM usage_values GROUP BY 1, 2, 3, 4
+) AS kept
+FULL JOIN (
+    SELECT usage.user_id, usage.meter, usage.dimensions, usage.window_start, usage.units, usage.events
+    FROM usage JOIN meters ON meters.name = usage.meter
+    WHERE usage.events > 0 AND (meters.detailed OR meters.aggregation NOT IN ('sum', 'count', 'avg'))
+) AS counted USING (user_id, meter, dimensions, window_start)
+WHERE (kept.units, kept.events) IS DISTINCT FROM (counted.units, counted.events)
+
 -- name: open_discrepancies
 -- Discrepancies that wait for a recount, and whether their events are dropped: usage agreed with them then, and
 -- nothing of that month can count any more (rule 15).
