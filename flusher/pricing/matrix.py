@@ -20,7 +20,7 @@ class Entry:
 
     def matches(self, group: Dimensions) -> bool:
         """Whether a group has all pairs."""
-        return set(self.match) <= set(group)
+        return all(pair in group for pair in self.match)
 
 
 @dataclass(frozen=True, slots=True)
