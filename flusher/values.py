@@ -4,7 +4,7 @@ They are written in the transaction that inserts the events, and nothing is ever
 the rows of a range of time, in whatever order and in however many drains they came.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import psycopg
@@ -47,15 +47,6 @@ def delete_values(connection: Connection, events: Sequence[Valued]) -> int:
         "keys": [event.key for event in events],
     }
     return connection.execute(query("delete_values"), columns).rowcount
-
-
-def rename_values(connection: Connection, names: Mapping[str, str]) -> None:
-    """Give what is kept of users to others, by their names, without what was counted as different values.
-
-    What is shown afterwards is as it was: where values were different they still are. All users of a customer come
-    together. Events that come later are different from all of these.
-    """
-    connection.execute(query("rename_values"), {"users": list(names), "renamed": list(names.values())})
 
 
 def _rows(case: Case, revision: Revision) -> Iterator[bytes]:

@@ -11,17 +11,3 @@ CROSS JOIN LATERAL value_groups(event.user_id, meters.name) AS one (dimensions)
 WHERE gone.user_id = event.user_id AND gone.meter = meters.name AND gone.dimensions = one.dimensions
   AND gone.event_time = 'epoch'::timestamptz + event.time_us * interval '1 microsecond'
   AND gone.event_key = event.event_key
-
--- name: rename_values
--- Give the values of some users to others, and replace the different values that were counted by numbers: as many, and
--- the same for all these users, who may be one customer's.
-UPDATE usage_values AS kept
-SET user_id = renamed.after, label = labels.replaced
-FROM unnest(%(users)s::text[], %(renamed)s::text[]) AS renamed (before, after),
-     (
-         SELECT meter, label, CASE WHEN label IS NULL THEN NULL
-                                   ELSE dense_rank() OVER (PARTITION BY meter ORDER BY label)::text END AS replaced
-         FROM (SELECT DISTINCT meter, label FROM usage_values WHERE user_id = ANY(%(users)s::text[])) AS different
-     ) AS labels
-WHERE kept.user_id = renamed.before AND kept.meter = labels.meter
-  AND kept.label IS NOT DISTINCT FROM labels.label
