@@ -173,6 +173,19 @@ def test_days_follow_the_customers_clock() -> None:
     assert (len(lengths), sorted(set(lengths))) == (31, [timedelta(hours=23), timedelta(hours=24)])
 
 
+def test_after_a_change_of_the_zone_nothing_is_due_twice() -> None:
+    # Given July in Berlin's time after a June in UTC, which ended two hours after Berlin's did
+    berlin = ZoneInfo("Europe/Berlin")
+    running = Span(at("2025-01-01"), None, at("2025-01-01"), berlin)
+    july = BillingPeriod(
+        Period(at("2025-07-01"), at("2025-07-31T22:00:00")),
+        Period(at("2025-06-30T22:00:00"), at("2025-07-31T22:00:00")),
+    )
+    # Then its first day begins with it
+    found = bounds(in_arrears(plan(), DAY, running, july))
+    assert (len(found), found[0], found[-1][1]) == (31, *days("2025-07-01", "2025-07-01T22:00:00"), july.period.end)
+
+
 def test_a_commitment_ends_with_its_own_period_or_the_subscription() -> None:
     terms = replace(plan(), commitment=Commitment(Decimal(100), QUARTER))
     running = span("2025-01-01", "2025-05-16")
