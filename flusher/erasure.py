@@ -38,7 +38,7 @@ _DAY: Final = timedelta(days=1)
 _HOUR: Final = timedelta(hours=1)
 _EVER: Final = timedelta(days=36_500)
 _BY_TIME: Final = ("events", "boundary_events", "usage", "usage_values")
-_AT_ONCE: Final = ("event_conflicts", "voids", "discrepancies")
+_AT_ONCE: Final = ("event_conflicts", "voids", "backfill_events", "discrepancies")
 
 Connection = psycopg.Connection[TupleRow]
 Heard = Callable[[str], object]

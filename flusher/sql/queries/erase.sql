@@ -157,6 +157,10 @@ WHERE event_conflicts.user_id = erasing.user_id AND erasure = %(erasure)s
 UPDATE voids SET user_id = erasing.token, source = '', id = '', reason = 'erased' FROM erasing
 WHERE voids.user_id = erasing.user_id AND erasure = %(erasure)s
 
+-- name: erase_backfill_events
+-- What a backfill brought can't be cancelled by name any more.
+DELETE FROM backfill_events USING erasing WHERE backfill_events.user_id = erasing.user_id AND erasure = %(erasure)s
+
 -- name: erase_discrepancies
 -- Those that are resolved: an open one refuses the erasure.
 UPDATE discrepancies SET user_id = erasing.token, dimensions = erased_dimensions(dimensions, salt) FROM erasing
