@@ -1,17 +1,18 @@
 """Independent clients: each writes down what it is about to send, sends it, notes the answer, and tries again.
 
 A payload is one event as its client means it; its units are a number that no other payload has, so that whatever is
-counted can be traced to it.
+counted can be traced to it. Voids have no units: they are known by the event that they name.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, NamedTuple
 
 from sidecar.contract.codes import TaximeterError
-from sidecar.contract.event import Event, Identity, compact_units
-from sidecar.contract.identity import claim_key, event_key, fingerprint, indexed_key, shard_of
+from sidecar.contract.event import VOID_TYPE, Event, Identity, compact_units
+from sidecar.contract.identity import claim_key, event_key, fingerprint, indexed_key, shard_of, void_key
 from sidecar.contract.units import NANO
 from sidecar.ingest import Receipt
 from tests.simulation.machines import SidecarHost
@@ -69,11 +70,13 @@ class Clients:
     def __init__(self, world: World, hosts: Sequence[SidecarHost], shards: int) -> None:
         self.world = world
         self.payloads: dict[int, Payload] = {}  # by nanos
+        self.voids: dict[tuple[str, str, int], list[Payload]] = defaultdict(list)  # by user, id and time
         self.open = 0  # tries that are under way
         self._hosts = hosts
         self._shards = shards
         self._serial = 0
         self._ids = 0
+        self._timed: list[Payload] = []
         self._keys: list[tuple[str, list[str]]] = []
         self._requests: list[Request] = []
 
@@ -89,7 +92,21 @@ class Clients:
         self.payloads[nanos] = made
         return made
 
+    def _void(self, rng: Random) -> Payload:
+        """Says that an event is void: mostly one that was sent, else one that may come."""
+        user_id, number = rng.choice(USERS), self._ids + 1
+        name, time_us = _timed(number)
+        if self._timed and rng.random() < 0.8:
+            voided = rng.choice(self._timed)
+            user_id, name, time_us = voided.user_id, voided.id or "", voided.time_us or 0
+        group = (user_id, name, time_us)
+        made = Payload(0, user_id, VOID_TYPE, Identity.TIMED, ("void", *group), id=name, time_us=time_us)
+        self.voids[group].append(made)
+        return made
+
     def _single(self, rng: Random) -> Payload:
+        if rng.random() < 0.1:
+            return self._void(rng)
         user_id = rng.choice(USERS)
         kind = rng.choice((Identity.TIMED, Identity.CLAIMED, Identity.MADE))
         if kind == Identity.MADE:
@@ -101,9 +118,10 @@ class Clients:
         if kind == Identity.CLAIMED:
             name = f"claimed-{number}"
             return self._payload(kind, (kind, user_id, name), user_id, id=name)
-        time_us = int(WALL_BASE_S * 1_000_000) + number * 97_000_000
-        name = f"timed-{number}"
-        return self._payload(kind, (kind, user_id, name), user_id, id=name, time_us=time_us)
+        name, time_us = _timed(number)
+        made = self._payload(kind, (kind, user_id, name), user_id, id=name, time_us=time_us)
+        self._timed.append(made)
+        return made
 
     def _keyed(self, rng: Random) -> Request:
         users = [rng.choice(USERS) for _ in range(rng.randint(1, 4))]
@@ -174,6 +192,8 @@ class Clients:
             identifier = indexed_key(claim_key(key, shard_of(payload.user_id, self._shards)), payload.index)
         else:
             identifier = self.world.rng.randbytes(16)
+        if payload.event_type == VOID_TYPE and payload.time_us is not None:
+            identifier = void_key(identifier, payload.time_us)
         return Event(
             identifier,
             fingerprint(said),
@@ -185,8 +205,13 @@ class Clients:
             payload.id,
             payload.event_type,
             compact_units(payload.nanos),
-            "",
+            '{"reason":"a mistake"}' if payload.event_type == VOID_TYPE else "",
         )
+
+
+def _timed(number: int) -> tuple[str, int]:
+    """Returns the id and the time, in microseconds, of the events of a number."""
+    return f"timed-{number}", int(WALL_BASE_S * 1_000_000) + number * 97_000_000
 
 
 def _said(payloads: Sequence[Payload], answer: Receipt | TaximeterError | None) -> list[str]:

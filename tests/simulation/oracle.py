@@ -5,7 +5,7 @@ The chain's hash, the frame of a record and the keys of Redis are read here by c
 """
 
 import struct
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from decimal import Decimal
 from hashlib import blake2b
@@ -24,6 +24,7 @@ from tests.simulation.world import World
 HEADER_BYTES = 32
 SUCCESS = frozenset({"accepted", "duplicate", "journaled"})
 MICROSECONDS_PER_WINDOW = 900 * 1_000_000
+VOID = "taximeter.void"
 
 
 class Violation(AssertionError):
@@ -126,6 +127,10 @@ class Oracle:
             self.violation(f"the event {key} was deleted")
             return
         shard, event, parts = after[0], after[3], after[4]
+        if event.event_type == VOID:
+            if (event.user_id, event.id, event.time_us) not in self.clients.voids:
+                self.violation(f"a void that nobody sent was stored: {event}")
+            return
         payloads = [self.clients.payloads.get(nanos) for nanos in parts]
         for payload in payloads:
             if payload is None:
@@ -217,6 +222,7 @@ class Oracle:
             groups[payload.group].append(payload)
         for group, payloads in groups.items():
             self._judge(group, payloads, counted)
+        self._voids(rows)
         self._usage(rows)
         self._totals()
         self._tables(hosts)
@@ -263,10 +269,21 @@ class Oracle:
             if payload.body in bodies and not counts[payload.nanos]:
                 self.violation(f"{group}: an answered index does not count: {payload}")
 
+    def _voids(self, rows: Sequence[Any]) -> None:
+        """A void that was answered is there, and each is there once."""
+        stored = Counter(_named(row[3]) for row in rows if row[3].event_type == VOID)
+        for name, payloads in self.clients.voids.items():
+            owed = any(map(self._is_owed, payloads))
+            if stored[name] > 1 or (owed and not stored[name]):
+                self.violation(f"void of {name}: stored {stored[name]} times, {'answered' if owed else 'not answered'}")
+
     def _usage(self, rows: Sequence[Any]) -> None:
-        """Usage per user, meter and window is what the stored events add up to."""
+        """Usage per user, meter and window is what the stored events that no void names add up to."""
         wanted: dict[tuple[str, str, int], list[int]] = defaultdict(lambda: [0, 0])
+        voided = {_named(row[3]) for row in rows if row[3].event_type == VOID}
         for _, _, revision, event, parts in rows:
+            if event.event_type == VOID or (event.id is not None and _named(event) in voided):
+                continue
             window = event.time_us // MICROSECONDS_PER_WINDOW
             for meter, nanos in _shares(revision, event.event_type, event.nanos, len(parts)):
                 figure = wanted[event.user_id, meter, window]
@@ -275,6 +292,7 @@ class Oracle:
         there = {
             (counter.user_id, counter.meter, counter.window): list(row)
             for (_, counter), row in self.database.tables["usage"].items()
+            if any(row)  # what was voided leaves a row of nothing
         }
         if there != dict(wanted):
             names = {name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name)}
@@ -318,6 +336,11 @@ class Oracle:
                 self.violation(f"{host.name}: {problem}")
 
 
+def _named(event: Any) -> tuple[str, str, int]:
+    """Returns what a void and its event have in common."""
+    return event.user_id, event.id or "", event.time_us
+
+
 def _is_full(host: SidecarHost, removed: int) -> bool:
     """Returns whether the hold gives way to the bound on the journal's size."""
     used = sum(len(file.content) for path, file in host.platter.files.items() if path.suffix == ".segment")
@@ -350,6 +373,8 @@ def _differing(stream: Any, counters: Any) -> set[str]:
         for place, number in enumerate(struct.unpack(f">{len(content_of) // 2}H", content_of)):
             if place not in taken:
                 user_id, _, event_type, units, _ = contents[number]
+                if event_type == VOID:
+                    continue
                 figure = wanted[user_id, event_type]
                 figure[0] += 1
                 figure[1] += int(Decimal(units) * 1_000_000_000)
