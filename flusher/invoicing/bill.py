@@ -10,6 +10,7 @@ from flusher.invoicing.credits import Draw, Grant, carried_grant, carry, credit_
 from flusher.invoicing.due import Account, Step
 from flusher.invoicing.invoice import Invoice, InvoiceLine, Kind, Point, first_state, invoice_id, total
 from flusher.invoicing.settle import NotYet
+from flusher.invoicing.smallest import Small, carried_in, carried_on, is_too_small
 from flusher.pricing.rate import Usage
 
 _SHOWN: Final = (Role.OWN, Role.RUNNING, Role.NEXT, Role.CLOSED)
@@ -21,7 +22,8 @@ class Draft:
     """A new invoice, and everything that is stored with it.
 
     `billed` is what is then billed so far of every charge that it changes, `draws` what it takes from grants, and
-    `carried` the credit that its negative total becomes.
+    `carried` the credit that its negative total becomes. `too_small` is what it leaves to the next invoice,
+    `small_billed` what earlier ones left to it.
     """
 
     invoice: Invoice
@@ -30,6 +32,8 @@ class Draft:
     billed: tuple[Billed, ...]
     draws: tuple[Draw, ...] = ()
     carried: Grant | None = None
+    too_small: Small | None = None
+    small_billed: tuple[Small, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,25 +104,34 @@ def draft(account: Account, step: Step, usage: Usage, seller: Seller, note: Note
     return Draft(invoice, step.terms, account.customer.time_zone, tuple(found.changed.values()))
 
 
-def with_credit(made: Draft, grants: Sequence[Grant], seller: Seller) -> Draft:
-    """Return the invoice with what grants of its customer and currency pay of it.
+def paid(made: Draft, grants: Sequence[Grant], small: Sequence[Small], seller: Seller) -> Draft:
+    """Return the invoice with what was carried to it, what grants of its customer and currency pay, and what it leaves.
 
-    A negative total is carried: a line brings it to 0, and a grant keeps it for the next invoice.
+    A negative total is carried: a line brings it to 0, and a grant keeps it for the next invoice. So is one that Stripe
+    would not collect, because it is too small.
     """
     invoice = made.invoice
-    due = invoice.total
+    period, scope = invoice.period, invoice.id
+    more = [carried_in(one, period, scope=scope) for one in small]
+    due = total((*invoice.lines, *more))
     draws: list[Draw] = []
     carried: Grant | None = None
-    more: list[InvoiceLine] = []
+    too_small: Small | None = None
     if due > 0:
-        draws = draw(grants, due, invoice.period.end)
-        more = credit_lines(grants, draws, invoice.period, scope=invoice.id)
-    elif due < 0:
-        carried = carried_grant(invoice.id, invoice.customer, invoice.currency, due, invoice.period.end)
-        more = [carry(due, carried, invoice.period, scope=invoice.id)]
+        draws = draw(grants, due, period.end)
+        more += credit_lines(grants, draws, period, scope=scope)
+        due = total((*invoice.lines, *more))
+    if due < 0:
+        carried = carried_grant(invoice.id, invoice.customer, invoice.currency, due, period.end)
+        more.append(carry(due, carried, period, scope=scope))
+    elif seller.stripe and is_too_small(due, invoice.currency):
+        too_small = Small(invoice.id, invoice.customer, invoice.currency, due)
+        more.append(carried_on(due, period, scope=scope))
     if not more:
         return made
     lines = (*invoice.lines, *more)
     status, delivery = first_state(lines, stripe=seller.stripe)
-    paid = replace(invoice, lines=lines, status=status, delivery=delivery)
-    return replace(made, invoice=paid, draws=tuple(draws), carried=carried)
+    whole = replace(invoice, lines=lines, status=status, delivery=delivery)
+    return replace(
+        made, invoice=whole, draws=tuple(draws), carried=carried, too_small=too_small, small_billed=tuple(small)
+    )

@@ -8,13 +8,14 @@ from psycopg.rows import TupleRow
 
 from flusher.catalog.timeline import Versions
 from flusher.invoicing import credit_store
-from flusher.invoicing.bill import Draft, Note, Seller, draft, with_credit
+from flusher.invoicing.bill import Draft, Note, Seller, draft, paid
 from flusher.invoicing.costs import Cost, needs_of
 from flusher.invoicing.credits import Grant, after, grants_due
 from flusher.invoicing.due import Account, Step, close
 from flusher.invoicing.invoice import Invoice
 from flusher.invoicing.quantities import SummedWindow, read_usage
-from flusher.invoicing.store import insert_invoices
+from flusher.invoicing.smallest import Small
+from flusher.invoicing.store import insert_invoices, lock_small_amounts, store_small_amounts
 from flusher.pricing.measure import Need, Reading
 from flusher.sql import query
 
@@ -59,9 +60,10 @@ class Maker:
         self._connection = connection
         self._seller = seller
         self._grants: dict[credit_store.Key, list[Grant]] = {}
+        self._small: dict[credit_store.Key, list[Small]] = {}
 
     def lock_credit(self, accounts: Sequence[Account], versions: Versions) -> None:
-        """Read what credit the accounts have, and hold it: two runs never draw one unit twice."""
+        """Read what credit the accounts have and what is carried to them, and hold it: nothing is used twice."""
         keys = {
             (account.subscription.customer, version.plan.currency)
             for account in accounts
@@ -69,6 +71,7 @@ class Maker:
             for version in versions[step.plan][-1:]
         }
         self._grants = credit_store.lock_grants(self._connection, sorted(keys))
+        self._small = lock_small_amounts(self._connection, sorted(keys))
 
     def grant_credit(self, accounts: Sequence[Account]) -> None:
         """Grant what the plans bring for the periods that the accounts are at, once."""
@@ -99,6 +102,7 @@ class Maker:
         insert_invoices(self._connection, [made for _, made in drafts])
         credit_store.record_draws(self._connection, {made.invoice.id: made.draws for _, made in drafts if made.draws})
         self._keep([made.carried for _, made in drafts if made.carried is not None])
+        store_small_amounts(self._connection, [made for _, made in drafts])
         released = [one.account.subscription.id for one, made in drafts if one.account.released and _adjusts(made)]
         if released:
             self._connection.execute(query("use_releases"), {"ids": released})
@@ -109,9 +113,11 @@ class Maker:
     def _pay(self, made: Draft) -> Draft:
         key = (made.invoice.customer, made.invoice.currency)
         grants = self._grants.get(key, [])
-        paid = with_credit(made, grants, self._seller)
-        self._grants[key] = after(grants, paid.draws)
-        return paid
+        whole = paid(made, grants, self._small.pop(key, ()), self._seller)
+        self._grants[key] = after(grants, whole.draws)
+        if whole.too_small is not None:
+            self._small[key] = [whole.too_small]
+        return whole
 
     def _keep(self, grants: Sequence[Grant]) -> None:
         """Store new grants, to be drawn from by the next invoices too."""

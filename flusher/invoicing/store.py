@@ -16,6 +16,7 @@ from flusher.invoicing.bill import Draft
 from flusher.invoicing.costs import Billed
 from flusher.invoicing.invoice import Delivery, Invoice, InvoiceLine, Kind, Point, Status
 from flusher.invoicing.settle import Clock, Producer
+from flusher.invoicing.smallest import Small
 from flusher.pricing.line import dimensions_of
 from flusher.pricing.period import Period
 from flusher.pricing.plan import Plan
@@ -73,6 +74,33 @@ def insert_invoices(connection: Connection, drafts: Sequence[Draft]) -> None:
         billed = [_billed_values(draft.invoice, entry) for draft in drafts for entry in draft.billed]
         if billed:
             cursor.execute(query("upsert_billed"), _columns(billed))
+
+
+def lock_small_amounts(connection: Connection, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], list[Small]]:
+    """Return what is carried to customers' next invoices, by customer and currency, held until the transaction ends."""
+    found: dict[tuple[str, str], list[Small]] = {}
+    values = {"customers": [customer for customer, _ in keys], "currencies": [code for _, code in keys]}
+    for row in rows(connection, "lock_small_amounts", values):
+        small = Small(row["invoice"], row["customer"], row["currency"], row["amount"])
+        found.setdefault((small.customer, small.currency), []).append(small)
+    return found
+
+
+def store_small_amounts(connection: Connection, drafts: Sequence[Draft]) -> None:
+    """Store what new invoices carry to the next ones, and what they bill of what was carried."""
+    carried = [draft.too_small for draft in drafts if draft.too_small is not None]
+    if carried:
+        values = {
+            "invoices": [small.invoice for small in carried],
+            "customers": [small.customer for small in carried],
+            "currencies": [small.currency for small in carried],
+            "amounts": [small.amount for small in carried],
+        }
+        connection.execute(query("add_small_amounts"), values)
+    billed = [(small.invoice, draft.invoice.id) for draft in drafts for small in draft.small_billed]
+    if billed:
+        by = {"invoices": [invoice for invoice, _ in billed], "billed_by": [later for _, later in billed]}
+        connection.execute(query("bill_small_amounts"), by)
 
 
 def load_invoices(connection: Connection, ids: Sequence[str]) -> list[Invoice]:

@@ -76,3 +76,13 @@ CREATE TABLE reratings (
     made_at         timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (subscription, made_at)
 );
+
+CREATE TABLE small_amounts (
+    -- What invoices came to and Stripe would not collect: due with the customer's next invoice in that currency.
+    invoice         text        PRIMARY KEY REFERENCES invoices,
+    customer        text        NOT NULL CHECK (octet_length(customer) BETWEEN 1 AND 256),
+    currency        text        NOT NULL,
+    amount          numeric     NOT NULL CHECK (amount > 0),
+    billed_by       text        REFERENCES invoices
+);
+CREATE INDEX small_amounts_open ON small_amounts (customer, currency) WHERE billed_by IS NULL;

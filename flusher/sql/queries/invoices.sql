@@ -93,6 +93,26 @@ ON CONFLICT (subscription, cost_of, part, kind, price, period_start) DO UPDATE
 SET (period_end, meter, quantity, events, amount, invoice)
     = (excluded.period_end, excluded.meter, excluded.quantity, excluded.events, excluded.amount, excluded.invoice)
 
+-- name: lock_small_amounts
+-- What is carried for customers in currencies, and billed by nobody: held until the transaction ends, in one order.
+SELECT invoice, small_amounts.customer, small_amounts.currency, amount
+FROM small_amounts
+JOIN unnest(%(customers)s::text[], %(currencies)s::text[]) AS wanted (customer, currency)
+     ON small_amounts.customer = wanted.customer AND small_amounts.currency = wanted.currency
+WHERE billed_by IS NULL
+ORDER BY invoice FOR UPDATE OF small_amounts
+
+-- name: add_small_amounts
+-- What new invoices carry.
+INSERT INTO small_amounts (invoice, customer, currency, amount)
+SELECT * FROM unnest(%(invoices)s::text[], %(customers)s::text[], %(currencies)s::text[], %(amounts)s::numeric[])
+
+-- name: bill_small_amounts
+-- What new invoices bill of it.
+UPDATE small_amounts SET billed_by = new.billed_by
+FROM unnest(%(invoices)s::text[], %(billed_by)s::text[]) AS new (invoice, billed_by)
+WHERE small_amounts.invoice = new.invoice
+
 -- name: list_terms
 -- Terms by their hash.
 SELECT terms, definition FROM terms WHERE terms = ANY(%(terms)s)
