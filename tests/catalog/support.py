@@ -2,6 +2,9 @@
 
 from datetime import UTC, datetime
 
+import psycopg
+from psycopg.rows import TupleRow
+
 from flusher.catalog.changing import Moment
 from flusher.catalog.diff import compare, settle_draft
 from flusher.catalog.model import EMPTY, Catalog, PlanVersion
@@ -72,3 +75,15 @@ def problems(text: str, current: Catalog = EMPTY) -> dict[str, str]:
     except CatalogError as error:
         return {problem.path: problem.message for problem in error.problems}
     return {}
+
+
+def leave_invoice(connection: psycopg.Connection[TupleRow], subscription: str, end: str) -> None:
+    """Leave an invoice of a closed period, as far as the catalog looks at it."""
+    terms = "0" * 32
+    connection.execute("INSERT INTO terms VALUES (%s, '{}') ON CONFLICT DO NOTHING", (terms,))
+    connection.execute(
+        "INSERT INTO invoices (id, subscription, kind, customer, plan, plan_version, currency, period_start,"
+        " period_end, total, status, delivery, terms, anchor) SELECT 'invoice_' || id, id, 'period', customer, plan, 1,"
+        " 'usd', start_at, %s, 0, 'open', 'none', %s, start_at FROM subscriptions WHERE id = %s",
+        (end, terms, subscription),
+    )

@@ -15,12 +15,13 @@ from flusher.catalog_store import (
     apply_catalog,
     load_catalog,
     load_customer,
+    load_customers_of,
     load_plan_versions,
     load_subscriptions,
 )
 from flusher.database import connect
 from sidecar.contract.codes import TaximeterError, TryAgainError
-from tests.catalog.support import FULL, METER, PLAN, SUBSCRIPTION, catalog
+from tests.catalog.support import FULL, METER, PLAN, SUBSCRIPTION, catalog, leave_invoice
 
 Connection = psycopg.Connection[TupleRow]
 BASE = METER + PLAN + SUBSCRIPTION
@@ -78,7 +79,6 @@ def test_meters_get_a_revision_that_says_what_they_are(connection: Connection) -
                 "field": "units",
                 "group_by": ["region"],
                 "filter": {"region": ["eu", "us"]},
-                "detailed": False,
             }
         ],
     )
@@ -242,3 +242,92 @@ def test_a_period_that_would_be_rated_from_dropped_events_is_refused(connection:
     # and what was there before stays
     connection.execute("INSERT INTO subscriptions VALUES ('d', 'd', 'pro', '2025-07-10 10:07:30Z')")
     subscribe("d", "2025-07-10T10:07:30Z", "2025-09-01T00:00:00Z")
+
+
+def test_a_version_can_take_effect_at_once_at_any_moment(connection: Connection) -> None:
+    apply_catalog(connection, BASE)
+    moment = datetime(2025, 7, 10, 15, tzinfo=UTC)
+    # When a changed plan is applied from a moment on, and then again as usual
+    applied = apply_catalog(connection, PLAN.replace('"0.01"', '"0.02"'), effective=moment)
+    apply_catalog(connection, PLAN.replace('"0.01"', '"0.03"'))
+    # Then the one is used from that moment on, the other by periods that begin from now on
+    versions = load_plan_versions(connection)["pro"]
+    assert [version.at_once for version in versions] == [False, True, False]
+    assert versions[1].effective_at == moment
+    assert versions[2].effective_at > versions[0].effective_at
+    assert applied.changes.changes[0].note == "version 2, from 2025-07-10T15:00:00Z on"
+
+
+def test_a_subscription_of_the_file_changes_its_plan_and_takes_what_it_has_otherwise(connection: Connection) -> None:
+    apply_catalog(connection, BASE + PLAN.replace('"pro"', '"max"'))
+    text = SUBSCRIPTION.replace('"pro"', '"max"') + 'id = "cus_1/pro"\ndiscounts = [{name = "x", percent = "5"}]\n'
+    # When the file says another plan, from a moment on
+    apply_catalog(connection, text, effective=datetime(2025, 7, 10, tzinfo=UTC))
+    (found,) = load_subscriptions(connection)
+    assert (found.plan, [change.plan for change in found.changes]) == ("pro", ["max"])
+    assert found.changes[0].overrides.discounts[0].percent == 5
+    # Then the same file again changes nothing
+    assert not apply_catalog(connection, text).changes.changes
+    assert load_catalog(connection).subscriptions == {found.id: found}
+
+
+def test_nothing_reaches_behind_what_is_invoiced_unless_told(connection: Connection) -> None:
+    apply_catalog(connection, BASE + SUBSCRIPTION.replace("cus_1", "cus_2"))
+    leave_invoice(connection, "cus_1/pro", "2025-08-01T00:00:00Z")
+    dear = PLAN.replace('"0.01"', '"0.02"')
+    early = datetime(2025, 7, 15, tzinfo=UTC)
+    # Then neither a plan nor an end of a subscription may be changed from before that
+    with pytest.raises(CatalogError) as caught:
+        apply_catalog(connection, dear + SUBSCRIPTION + "end = 2025-07-20T00:00:00Z\n", effective=early)
+    assert [problem.path for problem in caught.value.problems] == ["plans[0]", "subscriptions[0].end"]
+    assert "it is invoiced until 2025-08-01T00:00:00Z" in caught.value.problems[0].message
+    # But from then on
+    apply_catalog(connection, dear, effective=datetime(2025, 8, 1, tzinfo=UTC))
+    # And when it is told to, whoever was billed by the plan is rated anew
+    apply_catalog(connection, PLAN, effective=early, into_closed=True)
+    assert connection.execute("SELECT subscription, since FROM reratings").fetchall() == [("cus_1/pro", early)]
+
+
+def test_a_moment_inside_a_window_of_summed_rows_is_refused_for_everybody_on_the_plan(connection: Connection) -> None:
+    apply_catalog(connection, BASE)
+    connection.execute("CREATE TABLE events_p PARTITION OF events FOR VALUES FROM ('2025-07-01') TO ('2025-08-01')")
+    connection.execute(
+        "INSERT INTO events (shard, revision, events, received_at, user_id, source, event_type, units, event_time,"
+        " fingerprint, event_key) VALUES (0, 0, 5, now(), 'cus_1', '', 'api_call', 5, '2025-07-10T15:00:00Z', %s, %s)",
+        (b"f" * 8, b"k" * 16),
+    )
+    inside = datetime(2025, 7, 10, 15, 7, tzinfo=UTC)
+    with pytest.raises(CatalogError, match=r"plans\[0\]: expected a quarter of an hour"):
+        apply_catalog(connection, PLAN.replace('"0.01"', '"0.02"'), effective=inside)
+    assert apply_catalog(connection, PLAN.replace('"0.01"', '"0.02"'), effective=inside.replace(minute=15))
+
+
+def test_a_customer_has_a_time_zone(connection: Connection) -> None:
+    apply_catalog(connection, '[[customers]]\nid = "a"\ntime_zone = "Australia/Lord_Howe"\n')
+    found = load_customer(connection, "a")
+    assert str(found.zone) == "Australia/Lord_Howe"
+    assert load_customer(connection, "b").zone is UTC
+
+
+def test_customers_and_subscriptions_are_read_in_pages(connection: Connection) -> None:
+    apply_catalog(
+        connection, BASE + SUBSCRIPTION.replace("cus_1", "cus_2") + '[[customers]]\nid = "o"\nuser_ids = ["u"]\n'
+    )
+    assert [found.id for found in load_subscriptions(connection, limit=1)] == ["cus_1/pro"]
+    assert [found.id for found in load_subscriptions(connection, after="cus_1/pro", limit=5)] == ["cus_2/pro"]
+    assert load_subscriptions(connection, "cus_1", after="cus_1/pro") == []
+    assert load_customers_of(connection, ["u", "o", "x"]) == {
+        "o": Customer("o", ("u",), "o"),
+        "u": Customer("u", (), "u"),
+        "x": Customer("x", ("x",), "x"),
+    }
+
+
+def test_an_apply_waits_for_invoices_that_are_being_made(connection: Connection, database_url: str) -> None:
+    apply_catalog(connection, BASE)
+    connection.commit()
+    with connect(database_url) as run:
+        run.execute("SELECT FROM subscriptions FOR NO KEY UPDATE")
+        connection.execute("SET lock_timeout = '50ms'")
+        with pytest.raises(TryAgainError, match="invoices of these subscriptions are being made"):
+            apply_catalog(connection, SUBSCRIPTION + "end = 2025-09-01T00:00:00Z\n")

@@ -15,7 +15,7 @@ from flusher.catalog_store import apply_catalog, load_subscriptions
 from flusher.cli.main import main
 from flusher.database import connect
 from flusher.pricing.plan import Discount
-from tests.catalog.support import METER, PLAN, instant
+from tests.catalog.support import METER, PLAN, instant, leave_invoice
 
 Connection = psycopg.Connection[TupleRow]
 Run = Callable[..., tuple[int, Any]]
@@ -53,18 +53,6 @@ def write(tmp_path: Path) -> Callable[..., str]:
 
 def row(customer: str, plan: str = "pro", **keys: object) -> dict[str, object]:
     return {"id": f"{customer}/s", "customer": customer, "plan": plan, "start": START, **keys}
-
-
-def invoice(connection: Connection, subscription: str, end: str) -> None:
-    """Leave an invoice of a closed period, as far as the catalog looks at it."""
-    terms = "0" * 32
-    connection.execute("INSERT INTO terms VALUES (%s, '{}') ON CONFLICT DO NOTHING", (terms,))
-    connection.execute(
-        "INSERT INTO invoices (id, subscription, kind, customer, plan, plan_version, currency, period_start,"
-        " period_end, total, status, delivery, terms, anchor) SELECT 'invoice_' || id, id, 'period', customer, plan, 1,"
-        " 'usd', start_at, %s, 0, 'open', 'none', %s, start_at FROM subscriptions WHERE id = %s",
-        (end, terms, subscription),
-    )
 
 
 def test_a_csv_file_is_imported_and_again_it_changes_nothing(
@@ -236,7 +224,7 @@ def test_what_is_invoiced_is_not_changed_behind_unless_told(
     connection: Connection, run: Run, write: Callable[..., str]
 ) -> None:
     run("import", write(row("a"), row("b")))
-    invoice(connection, "a/s", "2025-08-01T00:00:00Z")
+    leave_invoice(connection, "a/s", "2025-08-01T00:00:00Z")
     early = ("--effective", "2025-07-15T00:00:00Z")
     # Then a file that reaches behind is refused whole
     status, found = run("import", write(row("b", "team"), row("a", "team")), *early)
