@@ -8,6 +8,7 @@ from flusher.law import NOTHING_REFUSED, Case, Court, Decision, Outcome, claim_k
 from flusher.ledger import Ledger, LedgerRow
 from flusher.store import DataRefused
 from flusher.summed import KeyedRows, Summing
+from flusher.values import insert_values
 from flusher.voids import Voiding, stored_voids
 from sidecar.contract.codec import Batch
 from sidecar.contract.codes import TaximeterError
@@ -71,7 +72,7 @@ class Inserter:
         for entry, batch in taken:
             court.hear(entry, batch, refused.get(entry.identifier, NOTHING_REFUSED))
         court.settle(self._ledger.insert(self._shard, court.cases))
-        self._ledger.store_values(court.cases)
+        insert_values(self._ledger.connection, court.cases, self._ledger.keeping)
         self._ledger.store_claims({key: court.claims[key] for key in court.changed_claims})
         self._ledger.store_refused(self._shard, court.cases)
         self._ledger.store_voids(self._shard, stored_voids(court.cases))
@@ -79,7 +80,7 @@ class Inserter:
 
     def _summing(self, taken: Sequence[Taken]) -> Summing:
         users = {content.user_id for _, batch in taken if batch.claims for content in batch.contents}
-        return Summing(self._ledger.revision, self._ledger.single_users(users))
+        return Summing(self._ledger.keeping, self._ledger.single_users(users))
 
     def _refused_places(self, entry: Entry, batch: Batch, places: Sequence[int]) -> dict[int, str]:
         """Return the places whose events can't be stored, with why, by halving; nothing is left behind."""

@@ -20,7 +20,7 @@ from flusher.recount import Recount
 from flusher.revisions import Revisions
 from flusher.sql import query
 from flusher.store import DataRefused, Store
-from flusher.values import Valued, delete_values, insert_values
+from flusher.values import Valued, delete_values
 from flusher.voids import Void, Voided
 from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
@@ -161,6 +161,10 @@ class Ledger:
         """Return the meters that a batch was counted under. Raises TaximeterError `codec_unknown` for no known one."""
         return self._revisions.numbered(number)
 
+    def keeping(self, number: int) -> Revision:
+        """Return the same meters; those that keep the values of each event by now keep them."""
+        return self._revisions.keeping(number)
+
     def register(self, producer: str, asking: Asking, zeros: Sequence[Position]) -> bool:
         """Make a producer known with its zero position on every shard (rule 6); False when it is known already.
 
@@ -288,10 +292,6 @@ class Ledger:
     def insert(self, shard: int, cases: Sequence[Case]) -> dict[Stored, bytes]:
         """Store what counts of these cases; return the fingerprints of what was there, or came before it in them."""
         return self._store.insert(shard, cases)
-
-    def store_values(self, cases: Sequence[Case]) -> None:
-        """Keep what the inserted events of settled cases are to the meters that need each."""
-        insert_values(self._connection, cases, self._revisions.keeping)
 
     def store_refused(self, shard: int, cases: Iterable[Case]) -> None:
         """Keep conflicts for the operator, and what can't be counted in quarantine."""
