@@ -65,4 +65,4 @@ class Asked:
             if text is not None:
                 return cast("bytes", text)
             await asyncio.sleep(POLL_S)
-        raise Unavailable("usage_unavailable", f"no flusher answered within {WAIT_S:g} s; try again")
+        raise Unavailable("usage_unavailable", f"no flusher answered within {WAIT_S} s; try again")

@@ -11,7 +11,7 @@ import msgspec
 from sidecar.contract.event import STRING_BYTES_MAX
 from sidecar.contract.meters import WINDOW_US
 
-WAIT_S: Final = 2.0
+WAIT_S: Final = 2
 QUESTIONS_MAX: Final = 100
 """The oldest ones are dropped beyond it: whoever asked them has waited longest."""
 QUESTIONS_TTL_S: Final = 5
