@@ -350,3 +350,20 @@ def test_wrong_use_is_named(
     main(["subscriptions", "import", write(row("a")), "--database-url", database_url])
     assert main(["subscriptions", *arguments, "--database-url", database_url]) == status
     assert says in capsys.readouterr().err
+
+
+def test_a_change_waits_for_invoices_that_are_being_made(
+    connection: Connection,
+    database_url: str,
+    run: Run,
+    write: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run("import", write(row("a")))
+    monkeypatch.setattr("flusher.database._OPTIONS", "-c search_path=taximeter -c timezone=UTC -c lock_timeout=50ms")
+    with connect(database_url) as invoicing:
+        invoicing.execute("SELECT FROM subscriptions FOR NO KEY UPDATE")
+        arguments = ["change", "a/s", "--plan", "team", "--at", "now", "--database-url", database_url]
+        assert main(["subscriptions", *arguments]) == 75
+    assert "invoices of these subscriptions are being made" in capsys.readouterr().err
