@@ -215,7 +215,7 @@ class Eraser:
             self._run("allow_erasing")
             counts = {"customer_users": self._run("erase_customer_users", **known)}
             counts["customers"] = self._run("erase_customers", **known)
-            for name in ("subscriptions", "invoices", "invoice_lines", "intents", "grants"):
+            for name in ("subscriptions", "invoices", "invoice_lines", "intents", "small_amounts", "grants"):
                 counts[name] = self._run(f"erase_{name}", **known)
             self._count(erasure, counts)
         return _Tokens(erasure, of_user, shards)
@@ -254,8 +254,9 @@ class Eraser:
             if batch is not None and not concerns(batch, None, tokens.of_user):
                 continue  # an id that is a part of another text
             record = b"" if batch is None else without(batch, tokens.of_user)
+            own = batch is None or concerns(batch, row["place"], tokens.of_user)
             with self._connection.transaction():
-                self._run("erase_quarantined", quarantined=row["quarantined"], record=record)
+                self._run("erase_quarantined", quarantined=row["quarantined"], record=record, own=own)
                 self._count(tokens.erasure, {"quarantine": 1})
 
     def _records(self, users: Sequence[str]) -> Iterator[DictRow]:

@@ -79,6 +79,10 @@ WHERE invoices.id = line.invoice AND invoices.customer = %(erasure)s AND line.di
 UPDATE stripe_intents SET params = '{}', error = NULL
 FROM invoices WHERE invoices.id = stripe_intents.invoice AND invoices.customer = %(erasure)s
 
+-- name: erase_small_amounts
+-- What was too little to collect: no invoice of the customer follows that could bill it.
+UPDATE small_amounts SET customer = %(erasure)s WHERE customer = %(customer)s
+
 -- name: erase_grants
 -- Credit stays with the token; ids and reasons that a person wrote don't.
 UPDATE credit_grants
@@ -174,9 +178,11 @@ WHERE quarantined > %(after)s
 ORDER BY quarantined LIMIT %(limit)s
 
 -- name: erase_quarantined
--- A record without somebody's events. The figures of the row are the proof's, and stay.
-UPDATE quarantine SET record = %(record)s, detail = 'erased', resolution = CASE WHEN resolved_at IS NOT NULL THEN
-    'erased' END
+-- A record without somebody's events; where the row is of one of them, also what was said of it. The figures of the row
+-- are the proof's, and stay.
+UPDATE quarantine
+SET record = %(record)s, detail = CASE WHEN %(own)s THEN 'erased' ELSE detail END,
+    resolution = CASE WHEN %(own)s AND resolved_at IS NOT NULL THEN 'erased' ELSE resolution END
 WHERE quarantined = %(quarantined)s
 
 -- name: note_erased_usage
