@@ -8,7 +8,6 @@ from flusher.law import NOTHING_REFUSED, Case, Court, Decision, Outcome, claim_k
 from flusher.ledger import Ledger, LedgerRow
 from flusher.store import DataRefused
 from flusher.summed import KeyedRows, Summing
-from flusher.values import insert_values
 from flusher.voids import Voiding, stored_voids
 from sidecar.contract.codec import Batch
 from sidecar.contract.codes import TaximeterError
@@ -72,7 +71,7 @@ class Inserter:
         for entry, batch in taken:
             court.hear(entry, batch, refused.get(entry.identifier, NOTHING_REFUSED))
         court.settle(self._ledger.insert(self._shard, court.cases))
-        insert_values(self._ledger.connection, court.cases, self._ledger.keeping)
+        self._ledger.store_values(court.cases)
         self._ledger.store_claims({key: court.claims[key] for key in court.changed_claims})
         self._ledger.store_refused(self._shard, court.cases)
         self._ledger.store_voids(self._shard, stored_voids(court.cases))

@@ -20,7 +20,7 @@ from flusher.recount import Recount
 from flusher.revisions import Revisions
 from flusher.sql import query
 from flusher.store import DataRefused, Store
-from flusher.values import Valued, delete_values
+from flusher.values import Valued, delete_values, insert_values
 from flusher.voids import Void, Voided
 from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
@@ -293,6 +293,10 @@ class Ledger:
         """Store what counts of these cases; return the fingerprints of what was there, or came before it in them."""
         return self._store.insert(shard, cases)
 
+    def store_values(self, cases: Sequence[Case]) -> None:
+        """Keep what the inserted events of settled cases are to the meters that need each."""
+        insert_values(self._connection, cases, self.keeping)
+
     def store_refused(self, shard: int, cases: Iterable[Case]) -> None:
         """Keep conflicts for the operator, and what can't be counted in quarantine."""
         for case in cases:
@@ -386,11 +390,9 @@ class Ledger:
 
     def record_discrepancy(self, shard: int, epoch: str, counter: Counter, counted: Amount, streamed: Amount) -> None:
         """Record a counter on which Redis's counters and its stream disagree (rule 9)."""
-        self._run(
-            "insert_discrepancy",
-            (shard, epoch, counter.user_id, counter.meter, counter.dimensions, counter.window)
-            + (to_decimal(counted.nanos), counted.events, to_decimal(streamed.nanos), streamed.events),
-        )
+        known = (shard, epoch, counter.user_id, counter.meter, counter.dimensions, counter.window)
+        amounts = (to_decimal(counted.nanos), counted.events, to_decimal(streamed.nanos), streamed.events)
+        self._run("insert_discrepancy", known + amounts)
 
 
 def _indices(covered: Multirange[int]) -> set[int]:
