@@ -145,6 +145,16 @@ def test_a_commitment_counts_the_periods_before(connection: Connection, simulate
         "[[plans.prices]]", 'commitment = {amount = 100, interval = "quarter"}\n[[plans.prices]]'
     )
     assert simulated(plan, end="2025-10-01")[0] == {"a": ["30.00", "100.00"]}
+    # And the next quarter begins anew
+    assert simulated(plan, end="2026-01-01")[0] == {"a": ["30.00", "200.00"]}
+
+
+def test_a_trial_of_the_new_plan_hides_nothing(connection: Connection, simulated: Simulate) -> None:
+    apply_catalog(connection, METER + PLAN)
+    subscribe(connection, "a")
+    use(connection, "a", 100)
+    plan = PLAN.replace('"pro"', '"new"').replace("[[plans.prices]]", "trial = {days = 30}\n[[plans.prices]]")
+    assert simulated(plan)[0] == {"a": ["1.00", "1.00"]}
 
 
 def test_the_days_are_those_of_the_customers_zone(connection: Connection, simulated: Simulate) -> None:

@@ -331,3 +331,27 @@ def test_an_apply_waits_for_invoices_that_are_being_made(connection: Connection,
         connection.execute("SET lock_timeout = '50ms'")
         with pytest.raises(TryAgainError, match="invoices of these subscriptions are being made"):
             apply_catalog(connection, SUBSCRIPTION + "end = 2025-09-01T00:00:00Z\n")
+
+
+def test_events_of_a_trial_are_needed_by_nobody(connection: Connection) -> None:
+    # Given a plan with a trial of 14 days, and one that had none until August
+    trial = PLAN.replace('"pro"', '"try"').replace("[[plans.prices]]", "trial = {days = 14}\n[[plans.prices]]")
+    apply_catalog(connection, METER + PLAN + trial)
+    longer = PLAN.replace("[[plans.prices]]", "trial = {days = 90}\n[[plans.prices]]")
+    apply_catalog(connection, longer, effective=datetime(2025, 8, 1, tzinfo=UTC))
+    rows = {
+        "plan": 'plan = "try"',
+        "own": 'plan = "try"\ntrial = {days = 3}',
+        "short": 'plan = "try"\nend = 2025-07-15T00:00:00Z',
+        "before": 'plan = "pro"',
+    }
+    for name, keys in rows.items():
+        text = f'[[subscriptions]]\nid = "{name}"\ncustomer = "{name}"\nstart = 2025-07-01T00:00:00Z\n{keys}\n'
+        apply_catalog(connection, text)
+    # Then each needs its events from the start of its billing on, and one that ends in its trial never any
+    needed = connection.execute("SELECT needed_by, since FROM events_needed ORDER BY since").fetchall()
+    assert [(text.split()[1].rstrip(","), since) for text, since in needed] == [
+        ("before", datetime(2025, 7, 1, tzinfo=UTC)),
+        ("own", datetime(2025, 7, 4, tzinfo=UTC)),
+        ("plan", datetime(2025, 7, 15, tzinfo=UTC)),
+    ]

@@ -189,6 +189,7 @@ def test_a_bad_file_is_refused_whole_with_the_line(
         (["customer,plan,start", f"a,pro,{START}", f"b,pro,{START},x"], "line 3", "expected 3 cells"),
         (["customer,plan,start", '"a,pro,x'], "line 2", "not CSV"),
         (["customer,plan,start", f'"a\nb",pro,{START}', "c,pro,never"], "line 2.customer", "control characters"),
+        (["customer,plan,start", f'"a\nb",pro,{START}', "c,pro,never"], "line 4.start", "a time with an offset"),
     ],
 )
 def test_a_bad_csv_file_is_refused_with_the_line(

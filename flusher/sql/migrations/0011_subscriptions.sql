@@ -44,3 +44,27 @@ CREATE VIEW subscription_boundaries AS
             WHERE subscription = subscriptions.id AND subscription_changes.plan = plan_versions.plan
         )
     );
+
+CREATE OR REPLACE VIEW events_needed (needed_by, since) AS
+    -- As before, but a subscription needs no events of its trial: one that ends within it is never invoiced.
+    SELECT 'subscription ' || subscriptions.id || ', which is not invoiced beyond it', frontier.reached
+    FROM subscriptions LEFT JOIN LATERAL (
+        -- The version that the subscription begins with: the newest in effect at its start, or else the first.
+        SELECT (definition -> 'trial' ->> 'days')::integer AS days
+        FROM plan_versions WHERE plan_versions.plan = subscriptions.plan
+        ORDER BY effective_at <= start_at DESC, CASE WHEN effective_at <= start_at THEN version ELSE -version END DESC
+        LIMIT 1
+    ) AS trial ON true CROSS JOIN LATERAL (
+        SELECT coalesce(
+            max(period_end),
+            start_at + coalesce((overrides -> 'trial' ->> 'days')::integer, trial.days, 0) * interval '24 hours'
+        ) AS reached
+        FROM invoices WHERE subscription = subscriptions.id AND kind = 'period'
+    ) AS frontier
+    WHERE end_at IS NULL OR frontier.reached < end_at
+    UNION ALL
+    SELECT 'discrepancy ' || discrepancy || ', which is not resolved', window_start
+    FROM discrepancies WHERE resolved_at IS NULL
+    UNION ALL
+    SELECT 'hole ' || producer || '/' || shard || '/' || first_sequence || ', which nobody accepted', '-infinity'
+    FROM holes WHERE accepted_at IS NULL;
