@@ -195,9 +195,14 @@ def advance(invoice: str, now: Point, to: Point) -> Point:
     return to
 
 
+def may_become(now: Status, to: Status) -> bool:
+    """Whether an invoice can come to a status, or is there: nothing goes back."""
+    return to is now or to in _STATUS_AFTER[now]
+
+
 def next_status(invoice: str, now: Status, to: Status) -> Status:
     """Return the new status. Raises TaximeterError `invariant_broken` for a change that Stripe does not know."""
-    if to is not now and to not in _STATUS_AFTER[now]:
+    if not may_become(now, to):
         raise TaximeterError("invariant_broken", f"invoice {invoice}: status can't go from {now} to {to}")
     return to
 
