@@ -44,7 +44,7 @@ def answers() -> dict[str, Any]:
         "customer": customer,
         "invoice": invoice,
         "invoiceitem": item,
-        "line_item": line_item("il_1", item),
+        "line_item": line_item(item),
     }
 
 

@@ -1,55 +1,37 @@
-"""The HTTP side of the stand-in: keys, idempotency, faults, a record of every call, and a thread to run in."""
+"""The HTTP side of the stand-in: accounts, faults, a record of every call, and a thread to run in."""
 
 import asyncio
-import copy
 import json
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from urllib.parse import parse_qsl
 
 from aiohttp import web
-from stripe import params as typed
 
+from tests.stripe_stand_in.base import Clock
 from tests.stripe_stand_in.errors import ApiError
+from tests.stripe_stand_in.faults import BAD_DAY, Answer, Chance, Effect, Fault, Faults, RateLimit
+from tests.stripe_stand_in.outcomes import Asked, Keys, Outcome
 from tests.stripe_stand_in.params import Params, check, decode_form
+from tests.stripe_stand_in.routes import ROUTES
 from tests.stripe_stand_in.store import Store
 
 ACCOUNT = "acct_standin00000001"
-KEY_LIFE_S = 24 * 3600
 START_DEADLINE_S = 10.0
 _MODES = {"sk_test_": False, "rk_test_": False, "sk_live_": True, "rk_live_": True}
-
-Operation = Callable[[Store, str, Params], Any]
-
-# Route -> the params that Stripe's package knows for it, and what it does.
-ROUTES: dict[str, tuple[type, Operation]] = {
-    "GET /v1/account": (typed.AccountRetrieveCurrentParams, Store.retrieve_account),
-    "POST /v1/customers": (typed.CustomerCreateParams, Store.create_customer),
-    "GET /v1/customers": (typed.CustomerListParams, Store.list_customers),
-    "GET /v1/customers/{id}": (typed.CustomerRetrieveParams, Store.retrieve_customer),
-    "POST /v1/invoiceitems": (typed.InvoiceItemCreateParams, Store.create_item),
-    "GET /v1/invoiceitems": (typed.InvoiceItemListParams, Store.list_items),
-    "GET /v1/invoiceitems/{id}": (typed.InvoiceItemRetrieveParams, Store.retrieve_item),
-    "POST /v1/invoices": (typed.InvoiceCreateParams, Store.create_invoice),
-    "GET /v1/invoices": (typed.InvoiceListParams, Store.list_invoices),
-    "GET /v1/invoices/{id}": (typed.InvoiceRetrieveParams, Store.retrieve_invoice),
-    "POST /v1/invoices/{id}": (typed.InvoiceUpdateParams, Store.update_invoice),
-    "DELETE /v1/invoices/{id}": (typed.InvoiceDeleteParams, Store.delete_invoice),
-    "GET /v1/invoices/{id}/lines": (typed.InvoiceLineItemListParams, Store.list_lines),
-    "POST /v1/invoices/{id}/add_lines": (typed.InvoiceAddLinesParams, Store.add_lines),
-    "POST /v1/invoices/{id}/finalize": (typed.InvoiceFinalizeInvoiceParams, Store.finalize),
-    "POST /v1/invoices/{id}/void": (typed.InvoiceVoidInvoiceParams, Store.void),
-}
 
 
 @dataclass(frozen=True)
 class Call:
-    """One request that arrived: `status` is None when it was cut off without an answer."""
+    """One request that arrived, `at` a time of the machine's monotonic clock.
+
+    `status` is None when it was cut off without an answer.
+    """
 
     route: str
     path: str
@@ -57,69 +39,49 @@ class Call:
     idempotency_key: str | None
     status: int | None
     replayed: bool
+    at: float = 0.0
 
 
-@dataclass
-class Fault:
-    """Fails calls to `route`: after `skip` of them, `times` of them, before or after their effect.
+@dataclass(frozen=True)
+class _Account:
+    """One account in one mode: its objects and its idempotency keys."""
 
-    `answer` is a status, or "drop" to cut the connection. As at Stripe a 5xx is saved under the idempotency key and
-    replayed; 409 and 429 are not: after an effect they stand for a proxy that answers in Stripe's place.
-    """
+    store: Store
+    keys: Keys
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A request as far as it concerns Stripe."""
 
     route: str
-    effect: Literal["before", "after"]
-    answer: Literal["drop"] | int = "drop"
-    times: int = 1
-    skip: int = 0
-
-    def strikes(self, route: str, effect: str) -> bool:
-        """Whether this call is to fail; counts it."""
-        if route != self.route or effect != self.effect or self.times == 0:
-            return False
-        if self.skip:
-            self.skip -= 1
-            return False
-        self.times -= 1
-        return True
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What a call comes to: its answer, whether a key remembers it, and whether the connection is cut instead."""
-
-    status: int
-    body: dict[str, Any]
-    saved: bool = False
-    replayed: bool = False
-    dropped: bool = False
-
-
-@dataclass(frozen=True)
-class _Saved:
-    """The outcome under an idempotency key, and what was asked."""
-
-    asked: tuple[str, str, str]
-    outcome: _Outcome
-    at: int
+    id: str
+    params: Params
+    asked: Asked
+    api_key: str
+    key: str | None
 
 
 @dataclass
 class StripeStandIn:
     """A server on 127.0.0.1 that answers as Stripe does, for as long as the `with` block lasts.
 
-    `stores` holds the state by mode; `calls` every request; `fault()` and `later()` are the switches.
+    `stores` holds the state of its first account by mode; `calls` every request. The switches: `fault()`, `chance()`,
+    `limit()`, `refuse()`, `later()`; `heal()` puts them back, but for the clock.
     """
 
     account: str = ACCOUNT
     port: int = 0
     calls: list[Call] = field(default_factory=list)
-    _faults: list[Fault] = field(default_factory=list)
-    _saved: dict[str, _Saved] = field(default_factory=dict)
-    _clock_offset_s: float = 0.0
+    clock: Clock = field(default_factory=Clock)
+    faults: Faults = field(default_factory=Faults)
+    rate_limit: RateLimit | None = None
 
     def __post_init__(self) -> None:
-        self.stores = {mode: Store(self.account, livemode=mode, now=self._now) for mode in (False, True)}
+        self._accounts: dict[tuple[str, bool], _Account] = {}
+        self._account_of: dict[str, str] = {}
+        self._refused: dict[str, int] = {}
+        self.stores = {mode: self._account(self.account, livemode=mode).store for mode in (False, True)}
         self._ready = threading.Event()
         self._stop: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._serve, name="stripe-stand-in", daemon=True)
@@ -130,29 +92,68 @@ class StripeStandIn:
         return self.stores[False]
 
     @property
+    def live(self) -> Store:
+        """The state that `sk_live_` keys see."""
+        return self.stores[True]
+
+    @property
     def base_url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
 
+    def give_key(self, api_key: str, account: str) -> Store:
+        """Let an API key be another account's; return what that account holds in the key's mode."""
+        self._account_of[api_key] = account
+        return self._account(account, livemode=_mode(api_key)).store
+
+    def refuse(self, api_key: str, status: Literal[401, 403] = 401) -> None:
+        """Refuse an API key: it was revoked (401), or it lacks the permission (403)."""
+        self._refused[api_key] = status
+
     def fault(
         self,
         route: str,
-        effect: Literal["before", "after"],
-        answer: Literal["drop"] | int = "drop",
+        effect: Effect,
+        answer: Answer = "drop",
         *,
         times: int = 1,
         skip: int = 0,
+        seconds: float = 0.0,
     ) -> None:
-        """Fail coming calls to a route."""
-        self._faults.append(Fault(route, effect, answer, times, skip))
+        """Fail coming calls to a route (`*`: to any)."""
+        self.faults.planned.append(Fault(route, effect, answer, times, skip, seconds))
+
+    def chance(
+        self,
+        share: float,
+        *,
+        seed: int = 0,
+        kinds: Sequence[tuple[Effect, Answer]] = BAD_DAY,
+        routes: Sequence[str] = (),
+    ) -> Chance:
+        """Fail a share of all coming calls by chance; return what counts them."""
+        self.faults.chance = Chance(share, seed, kinds, routes)
+        return self.faults.chance
+
+    def limit(self, per_second: int, *, of: Literal["real", "stand-in"] = "real") -> RateLimit:
+        """Answer 429 to more calls in a second of real time, or of the stand-in's; return what counts them."""
+        self.rate_limit = RateLimit(per_second, time.monotonic if of == "real" else self.clock.time)
+        return self.rate_limit
 
     def heal(self) -> None:
-        """Forget every fault."""
-        self._faults.clear()
+        """Forget every fault, limit and refusal."""
+        self.faults = Faults()
+        self.rate_limit = None
+        self._refused.clear()
 
     def later(self, seconds: float) -> None:
         """Move the stand-in's clock: idempotency keys older than a day are forgotten."""
-        self._clock_offset_s += seconds
+        self.clock.later(seconds)
+
+    def forget_keys(self) -> None:
+        """Let every idempotency key expire."""
+        for account in self._accounts.values():
+            account.keys.clear()
 
     def calls_to(self, route: str) -> list[Call]:
         """Return the calls that came to a route, in order."""
@@ -169,9 +170,6 @@ class StripeStandIn:
     ) -> None:
         self._stop()
         self._thread.join(START_DEADLINE_S)
-
-    def _now(self) -> int:
-        return int(time.time() + self._clock_offset_s)
 
     def _serve(self) -> None:
         asyncio.run(self.serve())
@@ -197,82 +195,127 @@ class StripeStandIn:
 
     async def _unknown(self, request: web.Request) -> web.Response:
         error = ApiError(404, f"Unrecognized request URL ({request.method}: {request.path}).")
-        return _response(_Outcome(error.status, error.body()))
+        return _response(Outcome.error(error))
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
-        resource = request.match_info.route.resource
-        route = f"{request.method} {resource.canonical if resource else request.path}"
-        text = await request.text() if request.method == "POST" else request.query_string
-        params = decode_form(parse_qsl(text, keep_blank_values=True))
-        key = request.headers.get("Idempotency-Key") if request.method == "POST" else None
-        outcome = self._outcome(request, route, params, key)
+        at = time.monotonic()
+        read = await _read(request)
+        outcome = await self._outcome(read)
         status = None if outcome.dropped else outcome.status
-        self.calls.append(Call(route, request.path, params, key, status, replayed=outcome.replayed))
+        self.calls.append(Call(read.route, request.path, read.params, read.key, status, outcome.replayed, at))
         if outcome.dropped and request.transport is not None:
             request.transport.abort()
         return _response(outcome)
 
-    def _outcome(self, request: web.Request, route: str, params: Params, key: str | None) -> _Outcome:
-        asked = (request.method, request.path, json.dumps(params, sort_keys=True))
+    async def _outcome(self, request: _Request) -> Outcome:
+        """Return what a request comes to: the limit, its key in flight, faults, replays and checks, in this order."""
         try:
-            store = self._store_for(request)
-            outcome = self._struck(route, "before") or self._replay(key, asked)
-            if outcome is None:
-                checked = check(params, ROUTES[route][0])
-                outcome = _perform(ROUTES[route][1], store, request.match_info.get("id", ""), checked)
+            account = self._account_for(request.api_key)
+            self._check_rate()
+            account.keys.begin(request.key)
         except ApiError as error:
-            return _Outcome(error.status, error.body())
-        lost = self._struck(route, "after")
-        if lost is not None and lost.saved:
-            outcome = lost
-        if key is not None and outcome.saved and key not in self._saved:
-            self._saved[key] = _Saved(asked, outcome, self._now())
-        if lost is not None and lost.dropped:
+            return Outcome.error(error)
+        try:
+            return await self._struck(request, account, self.faults.draw(request.route))
+        except ApiError as error:
+            return Outcome.error(error)
+        finally:
+            account.keys.end(request.key)
+
+    def _check_rate(self) -> None:
+        if self.rate_limit is not None and not self.rate_limit.passes():
+            raise ApiError(429, "Too many requests", kind="rate_limit", code="rate_limit")
+
+    async def _struck(self, request: _Request, account: _Account, drawn: Fault | None) -> Outcome:
+        """Return what a call comes to with the faults before and after its effect."""
+        before = _failure(await self._fault(request.route, "before", drawn), request.route)
+        outcome = before or account.keys.replay(request.key, request.asked) or _perform(request, account.store)
+        fault = await self._fault(request.route, "after", drawn)
+        failure = _failure(fault, request.route)
+        if fault is not None and fault.answer == "forget":
+            account.keys.forget(request.key)
+        else:
+            replays = failure is not None and failure.saved and not request.asked.is_v2
+            account.keys.save(request.key, request.asked, failure if failure is not None and replays else outcome)
+        if failure is not None and failure.dropped:
             return replace(outcome, dropped=True)
-        return lost or outcome
+        return failure or outcome
 
-    def _store_for(self, request: web.Request) -> Store:
-        key = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        mode = _MODES.get(key[:8])
-        if mode is None:
-            raise ApiError(401, "Invalid API Key provided", kind="invalid_request_error", code="api_key_invalid")
-        return self.stores[mode]
+    async def _fault(self, route: str, effect: Effect, drawn: Fault | None) -> Fault | None:
+        """Return the fault that befalls a call at this point, after its wait."""
+        fault = self.faults.strike(route, effect, drawn)
+        if fault is not None and fault.answer == "slow":
+            await asyncio.sleep(fault.seconds)
+        return fault
 
-    def _struck(self, route: str, effect: Literal["before", "after"]) -> _Outcome | None:
-        for fault in self._faults:
-            if fault.strikes(route, effect):
-                if fault.answer == "drop":
-                    return _Outcome(0, {}, dropped=True)
-                kind = "rate_limit" if fault.answer == 429 else "api_error"
-                error = ApiError(fault.answer, f"The stand-in was told to fail {route}", kind=kind)
-                return _Outcome(fault.answer, error.body(), saved=fault.answer >= 500)
+    def _account(self, account: str, *, livemode: bool) -> _Account:
+        where = (account, livemode)
+        if where not in self._accounts:
+            store = Store(account, livemode=livemode, now=self.clock.now)
+            self._accounts[where] = _Account(store, Keys(self.clock.now))
+        return self._accounts[where]
+
+    def _account_for(self, api_key: str) -> _Account:
+        """Return whose a key is; raise ApiError for one that is none, or that is refused."""
+        livemode = _mode(api_key)
+        status = self._refused.get(api_key)
+        if status == 401:
+            raise ApiError(401, "Expired API Key provided", code="api_key_expired")
+        if status is not None:
+            text = "The provided key does not have the required permissions for this endpoint."
+            raise ApiError(status, text, code="more_permissions_required")
+        return self._account(self._account_of.get(api_key, self.account), livemode=livemode)
+
+
+async def _read(request: web.Request) -> _Request:
+    resource = request.match_info.route.resource
+    route = f"{request.method} {resource.canonical if resource else request.path}"
+    text = await request.text() if request.method == "POST" else request.query_string
+    params = decode_form(parse_qsl(text, keep_blank_values=True))
+    return _Request(
+        route,
+        request.match_info.get("id", ""),
+        params,
+        Asked(request.method, request.path, json.dumps(params, sort_keys=True)),
+        request.headers.get("Authorization", "").removeprefix("Bearer "),
+        request.headers.get("Idempotency-Key") if request.method == "POST" else None,
+    )
+
+
+def _mode(api_key: str) -> bool:
+    mode = _MODES.get(api_key[:8])
+    if mode is None:
+        raise ApiError(401, "Invalid API Key provided", code="api_key_invalid")
+    return mode
+
+
+def _failure(fault: Fault | None, route: str) -> Outcome | None:
+    """Return what a fault answers in place of the truth; a slow call is answered truly."""
+    if fault is None or fault.answer == "slow":
         return None
-
-    def _replay(self, key: str | None, asked: tuple[str, str, str]) -> _Outcome | None:
-        saved = self._saved.get(key or "")
-        if saved is None or saved.at + KEY_LIFE_S <= self._now():
-            self._saved.pop(key or "", None)
-            return None
-        if saved.asked != asked:
-            text = (
-                "Keys for idempotent requests can only be used with the same parameters they were first used with. "
-                f"Try using a key other than '{key}' if you meant to execute a different request."
-            )
-            raise ApiError(400, text, kind="idempotency_error")
-        return replace(saved.outcome, replayed=True, dropped=False)
+    if isinstance(fault.answer, str):
+        return Outcome(0, dropped=True)
+    kind = "rate_limit" if fault.answer == 429 else "api_error"
+    error = ApiError(fault.answer, f"The stand-in was told to fail {route}", kind=kind)
+    return Outcome.error(error, saved=fault.answer >= 500)
 
 
-def _perform(operation: Operation, store: Store, object_id: str, params: Params) -> _Outcome:
+def _perform(request: _Request, store: Store) -> Outcome:
+    """Do what is asked. Refused parameters are not saved under the key: at Stripe the call then has not begun."""
+    typed, operation = ROUTES[request.route]
+    params = check(request.params, typed)
     try:
-        return _Outcome(200, copy.deepcopy(operation(store, object_id, params)), saved=True)
+        return Outcome.of(200, operation(store, request.id, params), saved=True)
     except ApiError as error:
-        return _Outcome(error.status, error.body(), saved=True)
+        return Outcome.error(error, saved=True)
 
 
-def _response(outcome: _Outcome) -> web.Response:
+def _response(outcome: Outcome) -> web.Response:
     headers = {"Request-Id": f"req_{secrets.token_hex(7)}"}
     if outcome.replayed:
         headers["Idempotent-Replayed"] = "true"
     if outcome.status == 429:
         headers["Retry-After"] = "1"
-    return web.json_response(outcome.body, status=outcome.status or 500, headers=headers)
+    return web.Response(
+        body=outcome.body, status=outcome.status or 500, headers=headers, content_type="application/json"
+    )

@@ -16,6 +16,26 @@ def list_of(data: list[Resource], url: str, *, has_more: bool = False) -> Resour
     return {"object": "list", "data": data, "has_more": has_more, "url": url}
 
 
+def deleted(resource: Resource) -> Resource:
+    """Return what Stripe says of an object that was deleted."""
+    return {"id": resource["id"], "object": resource["object"], "deleted": True}
+
+
+def event(event_id: str, kind: str, data: Resource, created: int, api_version: str, *, livemode: bool) -> Resource:
+    """Return an event as webhooks carry it."""
+    return {
+        "id": event_id,
+        "object": "event",
+        "api_version": api_version,
+        "created": created,
+        "data": data,
+        "livemode": livemode,
+        "pending_webhooks": 1,
+        "request": {"id": None, "idempotency_key": None},
+        "type": kind,
+    }
+
+
 def account(account_id: str, country: str = "US") -> Resource:
     """Return the parts of an account that a client may rely on."""
     return {
@@ -93,10 +113,10 @@ def invoice_item(item_id: str, created: int, *, livemode: bool) -> Resource:
     }
 
 
-def line_item(line_id: str, item: Resource) -> Resource:
+def line_item(item: Resource) -> Resource:
     """Return the invoice line that an invoice item becomes."""
     return {
-        "id": line_id,
+        "id": f"il_{item['id'].removeprefix('ii_')}",
         "object": "line_item",
         "amount": item["amount"],
         "currency": item["currency"],
