@@ -18,6 +18,7 @@ from psycopg.rows import DictRow, TupleRow, dict_row
 from psycopg.types.json import Jsonb
 
 from flusher.erased_records import concerns, read_record, without
+from flusher.invoicing.late import list_held
 from flusher.invoicing.run import Options, make_invoices
 from flusher.nodes import Place
 from flusher.partitions import end_of_month, start_of_month
@@ -36,7 +37,6 @@ SCAN_COUNT: Final = 1_000
 NAMED_MAX: Final = 5
 _DAY: Final = timedelta(days=1)
 _HOUR: Final = timedelta(hours=1)
-_EVER: Final = timedelta(days=36_500)
 _BY_TIME: Final = ("events", "boundary_events", "usage", "usage_values")
 _AT_ONCE: Final = ("event_conflicts", "voids", "backfill_events", "discrepancies")
 
@@ -128,12 +128,13 @@ class Eraser:
             if value:
                 shown = ", ".join(map(str, value[:NAMED_MAX])) if isinstance(value, list) else str(value)
                 raise TaximeterError("erasure_refused", f"{self._customer} has {text.format(shown)}")
-        made = make_invoices(self._connection, Options(customer=self._customer, dry_run=True, late_limit=_EVER))
-        due = len(made.invoices) + len(made.waiting)
-        if due:
+        made = make_invoices(self._connection, Options(customer=self._customer, dry_run=True))
+        held = list(list_held(self._connection, timedelta(0), self._customer))
+        if made.invoices or made.waiting or held:
             raise TaximeterError(
                 "erasure_refused",
-                f"{self._customer} has {due} invoices that are due; run `taximeter invoice`, or see `taximeter late`",
+                f"{self._customer} has usage that is not billed ({len(made.invoices) + len(made.waiting)} invoices are "
+                f"due, {len(held)} closed periods have changed); run `taximeter invoice`, see `taximeter late`",
             )
 
     def run(self) -> Erased:
