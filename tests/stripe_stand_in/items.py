@@ -140,7 +140,7 @@ def _unit_and_quantity(params: Params) -> tuple[Decimal, Decimal]:
             raise ApiError(400, "You may only specify one of these parameters: amount, quantity.", param="amount")
         return Decimal(params["amount"]), Decimal(1)
     data: Params = params.get("price_data", params)
-    quantity = Decimal(params.get("quantity_decimal", params.get("quantity", 1)))
+    quantity = Decimal(params["quantity_decimal"] if "quantity_decimal" in params else params.get("quantity", 1))
     for name in ("unit_amount_decimal", "unit_amount"):
         if name in data:
             return Decimal(data[name]), quantity
