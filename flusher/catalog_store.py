@@ -33,7 +33,6 @@ from flusher.subscription_store import (
     Place,
     find_billed_by,
     find_summed,
-    hold_subscriptions,
     load_closed,
     load_invoiced,
     rerate,
@@ -67,8 +66,7 @@ def apply_catalog(
 
     Changed plans and subscriptions take effect at `effective`, else with the periods after the running ones;
     `into_closed` lets that reach behind what is invoiced (`catalog.changing.Moment`). Applying the same file again
-    changes nothing. Raises CatalogError with every problem of the file, and TryAgainError when another apply holds the
-    lock for longer than the session's lock timeout.
+    changes nothing. Raises CatalogError with every problem of the file, and TryAgainError as `lock_catalog` does.
     """
     with connection.transaction(force_rollback=dry_run):
         lock_catalog(connection)
@@ -88,11 +86,15 @@ def apply_catalog(
 
 
 def lock_catalog(connection: Connection) -> None:
-    """Keep others from changing the catalog until the transaction ends. Raises TryAgainError while others do."""
+    """Keep the catalog from others' changes, and invoices from being made by it, until the transaction ends.
+
+    Raises TryAgainError when somebody else is at it for longer than the session's lock timeout.
+    """
     try:
         connection.execute(query("lock_catalog"))
     except psycopg.errors.LockNotAvailable as error:
-        raise TryAgainError("database_unavailable", "another apply is running; try again when it is done") from error
+        message = "the catalog is being changed, or invoices are made by it; try again when that is done"
+        raise TryAgainError("database_unavailable", message) from error
 
 
 def _hold_drains(connection: Connection) -> None:
@@ -262,7 +264,6 @@ def _moment(
 ) -> Moment:
     """Return when the changes of a file are made, and what they may not reach behind."""
     changed = [name for name in draft.catalog.subscriptions if name in current.subscriptions]
-    hold_subscriptions(connection, changed)
     plans = [name for name, plan in draft.catalog.plans.items() if current.plans.get(name) not in (None, plan)]
     return Moment(
         read_now(connection),

@@ -38,7 +38,6 @@ from flusher.subscription_store import (
     Place,
     copy_staged,
     find_summed,
-    hold_subscriptions,
     load_invoiced,
     rerate,
     stage,
@@ -192,7 +191,6 @@ class _Writer:
     def take(self, wanted: Sequence[tuple[int, Subscription]]) -> list[Settled]:
         """Stage what changes of subscriptions as they are to be, and note what is wrong with them."""
         ids = [found.id for _, found in wanted]
-        hold_subscriptions(self._connection, ids)
         existing = load_subscriptions_of(self._connection, ids)
         customers = load_customers_of(self._connection, {found.customer for found in existing.values()})
         moment = replace(self._moment, invoiced=load_invoiced(self._connection, list(existing)))

@@ -12,7 +12,6 @@ from flusher.catalog.model import NO_OVERRIDES, Subscription
 from flusher.catalog.plan_reader import overrides_table
 from flusher.pricing.plan import Overrides
 from flusher.sql import query
-from sidecar.contract.codes import TryAgainError
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -57,18 +56,6 @@ def write_subscriptions(connection: Connection, subscriptions: Iterable[Subscrip
     stage(connection)
     copy_staged(connection, enumerate(subscriptions))
     write_staged(connection)
-
-
-def hold_subscriptions(connection: Connection, ids: Collection[str]) -> None:
-    """Keep runs from making invoices of subscriptions until the transaction ends.
-
-    Raises TryAgainError when a run that does so takes longer than the session's lock timeout.
-    """
-    try:
-        connection.execute(query("hold_subscriptions"), {"ids": list(ids)})
-    except psycopg.errors.LockNotAvailable as error:
-        message = "invoices of these subscriptions are being made; try again when that is done"
-        raise TryAgainError("database_unavailable", message) from error
 
 
 def load_invoiced(connection: Connection, ids: Collection[str]) -> dict[str, datetime]:

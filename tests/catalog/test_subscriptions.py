@@ -15,6 +15,7 @@ from flusher.catalog_store import apply_catalog, load_subscriptions
 from flusher.cli.main import main
 from flusher.database import connect
 from flusher.pricing.plan import Discount
+from flusher.sql import query
 from tests.catalog.support import METER, PLAN, instant, leave_invoice
 
 Connection = psycopg.Connection[TupleRow]
@@ -364,7 +365,7 @@ def test_a_change_waits_for_invoices_that_are_being_made(
     run("import", write(row("a")))
     monkeypatch.setattr("flusher.database._OPTIONS", "-c search_path=taximeter -c timezone=UTC -c lock_timeout=50ms")
     with connect(database_url) as invoicing:
-        invoicing.execute("SELECT FROM subscriptions FOR NO KEY UPDATE")
+        invoicing.execute(query("hold_catalog"))
         arguments = ["change", "a/s", "--plan", "team", "--at", "now", "--database-url", database_url]
         assert main(["subscriptions", *arguments]) == 75
-    assert "invoices of these subscriptions are being made" in capsys.readouterr().err
+    assert "or invoices are made by it" in capsys.readouterr().err

@@ -1,5 +1,5 @@
 -- name: lock_catalog
--- One apply at a time. Readers are not held up.
+-- One change at a time, and none while a chunk of invoices is made: those hold it shared. Readers are not held up.
 SELECT pg_advisory_xact_lock(7386133)
 
 -- name: list_meters
@@ -43,10 +43,6 @@ SELECT * FROM subscription_terms
 WHERE id > %(after)s AND (%(upto)s::text IS NULL OR id <= %(upto)s)
   AND (%(customer)s::text IS NULL OR customer = %(customer)s)
 ORDER BY id LIMIT %(limit)s
-
--- name: hold_subscriptions
--- Keep runs from making invoices of some subscriptions, and wait for one that does, until the transaction ends.
-SELECT FROM subscriptions WHERE id = ANY(%(ids)s) ORDER BY id FOR NO KEY UPDATE
 
 -- name: count_subscribers
 -- How many customers have subscriptions that run at some time of a period.
