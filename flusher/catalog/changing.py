@@ -1,13 +1,14 @@
 """What a change of a subscription does, and from when on. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, tzinfo
 
 from flusher.catalog.model import PlanChange, PlanVersion, Subscription
 from flusher.catalog.timeline import billing_start, timeline
 from flusher.pricing.line import rfc3339
-from flusher.pricing.period import period_containing
+from flusher.pricing.period import Interval, period_containing
+from flusher.pricing.plan import Plan, Price, UsagePrice
 
 REACHES_BACK = "take a later time, or let what is invoiced be rated anew with --into-closed"
 
@@ -121,6 +122,46 @@ def with_change(before: Subscription, change: PlanChange) -> Subscription:
     if (kept.last.plan, kept.last.overrides) == (change.plan, change.overrides):
         return kept
     return replace(kept, changes=(*kept.changes, change))
+
+
+def period_problems(before: Plan, after: Plan) -> Iterator[tuple[str, str]]:
+    """Yield why an ordinary new version can't follow another, as (path in the plan, what is wrong).
+
+    Prices and commitments with periods longer than the plan's are due when these end. A version that is taken between
+    two of the plan's periods and has them otherwise would leave the running ones to nobody.
+    """
+    remedy = "apply it with --effective T, which bills what has run until then"
+    longer = [price for price in before.prices if _is_longer(price.interval, before)]
+    running = before.commitment if before.commitment and _is_longer(before.commitment.interval, before) else None
+    if after.cycle != before.cycle and (longer or running):
+        message = (
+            f"expected the cycle as it was, got another: a price or commitment runs for longer than a period; {remedy}"
+        )
+        yield "interval", message
+        return
+    places = {price.name: number for number, price in enumerate(after.prices)}
+    for price in longer:
+        number = places.get(price.name)
+        if number is None:
+            yield "prices", f"expected a price {price.name}, whose {price.interval} runs and would not end; {remedy}"
+            continue
+        message = f"expected it as it was: the running {price.interval} would not end; {remedy}"
+        if after.prices[number].interval != price.interval:
+            yield f"prices[{number}].interval", message
+        elif _meter_of(after.prices[number]) != _meter_of(price):
+            yield f"prices[{number}].meter", message
+    if running is not None and (after.commitment is None or after.commitment.interval is not running.interval):
+        yield "commitment", f"expected one of a {running.interval}, as the running one is; {remedy}"
+
+
+def _is_longer(interval: Interval | None, plan: Plan) -> bool:
+    """Whether an interval is longer than the plan's."""
+    order = list(Interval)
+    return interval is not None and order.index(interval) > order.index(plan.cycle.interval)
+
+
+def _meter_of(price: Price) -> str | None:
+    return price.meter if isinstance(price, UsagePrice) else None
 
 
 def _fixed(subscription: str, theirs: str, ours: str) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from typing import Final, NamedTuple
 
-from flusher.catalog.changing import REACHES_BACK, Moment, settle
+from flusher.catalog.changing import REACHES_BACK, Moment, period_problems, settle
 from flusher.catalog.check import check_priced_once
 from flusher.catalog.detailed import detail_problems, meters_to_detail, priced_per_event
 from flusher.catalog.encode import Entry, entry_table
@@ -253,11 +253,23 @@ def _versions_after(
         if earlier:
             when = f"from {rfc3339(effective_at)} on" if at_once else "for periods that begin from now on"
             notes["plans", name] = f"version {len(earlier) + 1}, {when}"
+        if earlier and not at_once and _is_running(name, current, moment.now):
+            found = period_problems(current.plans[name], plan)
+            problems += [Problem(f"{draft.paths['plans', name]}.{key}", message) for key, message in found]
         if at_once and name in moment.closed and not moment.into_closed:
             until = rfc3339(moment.closed[name])
             message = f"the change would take effect at {rfc3339(effective_at)}, and it is invoiced until {until}"
             problems.append(Problem(draft.paths["plans", name], f"{message}; {REACHES_BACK}"))
     return versions, notes, problems
+
+
+def _is_running(plan: str, current: Catalog, now: datetime) -> bool:
+    """Whether a subscription is or will be on a plan."""
+    return any(
+        step.plan == plan and (end is None or end > now)
+        for found in current.subscriptions.values()
+        for step, end in found.stretches
+    )
 
 
 def _currency_problems(draft: Draft, current: Catalog) -> list[Problem]:

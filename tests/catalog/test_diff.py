@@ -149,3 +149,59 @@ def test_every_refusal_is_reported_at_once() -> None:
 def test_a_plan_may_drop_and_add_prices() -> None:
     text = PLAN.replace(PRICE, '[[plans.prices]]\nname = "fee"\nmodel = "fixed"\namount = 5\n')
     assert changes(text, catalog(BASE)).after.plans["pro"].meters == frozenset()
+
+
+LONG = """
+[[plans]]
+name = "pro"
+currency = "usd"
+commitment = {amount = 100, interval = "year"}
+[[plans.prices]]
+name = "base"
+model = "fixed"
+amount = 30
+interval = "quarter"
+[[plans.prices]]
+meter = "api_call"
+model = "per_unit"
+unit_price = "0.01"
+interval = "quarter"
+[[plans.prices]]
+name = "small"
+model = "fixed"
+amount = 1
+interval = "day"
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "path"),
+    [
+        ('interval = "quarter"\n[[plans.prices]]\nmeter', "[[plans.prices]]\nmeter", "plans[0].prices[0].interval"),
+        ('name = "base"', 'name = "other"', "plans[0].prices"),
+        ('meter = "api_call"\n', 'name = "api_call"\nmeter = "more"\n', "plans[0].prices[1].meter"),
+        ('commitment = {amount = 100, interval = "year"}', "", "plans[0].commitment"),
+        ('interval = "year"}', 'interval = "quarter"}', "plans[0].commitment"),
+        ('currency = "usd"', 'currency = "usd"\nanchor = "anniversary"', "plans[0].interval"),
+    ],
+)
+def test_an_ordinary_version_leaves_no_running_period_of_a_price_to_nobody(old: str, new: str, path: str) -> None:
+    meters = METER + METER.replace("api_call", "more")
+    text = LONG.replace(old, new)
+    current = catalog(meters + LONG + SUBSCRIPTION)
+    # Given prices and a commitment that run for longer than the plan's months
+    assert refused(text, current) == {path: "catalog_invalid"}
+    # Then the moment has to be said, at which they end; or nobody is on the plan
+    effective = moment_of(current, effective="2025-07-25")
+    assert compare(settle_draft(draft(text, current), current, effective), current, ()).changes
+    assert changes(text, catalog(meters + LONG)).changes
+    assert changes(text, catalog(meters + LONG + SUBSCRIPTION + "end = 2025-07-15T00:00:00Z\n")).changes
+
+
+def test_an_ordinary_version_may_change_amounts_and_short_prices() -> None:
+    current = catalog(METER + LONG + SUBSCRIPTION)
+    for old, new in (('"0.01"', '"0.02"'), ("amount = 100", "amount = 200"), ('name = "small"', 'name = "tiny"')):
+        assert changes(LONG.replace(old, new), current).changes
+    monthly = LONG.replace('interval = "year"}', 'interval = "month"}')
+    none = LONG.replace('commitment = {amount = 100, interval = "year"}\n', "")
+    assert changes(none, catalog(METER + monthly + SUBSCRIPTION)).changes
