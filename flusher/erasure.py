@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg.rows import DictRow, TupleRow, dict_row
@@ -71,6 +71,15 @@ class _Tokens:
         for user, shard in sorted(self.shard_of_user.items()):
             found.setdefault(shard, []).append(user)
         return found
+
+
+class _Span(NamedTuple):
+    """Users of a shard, and a stretch of time of theirs."""
+
+    shard: int
+    users: list[str]
+    start: datetime
+    end: datetime
 
 
 class Eraser:
@@ -148,10 +157,9 @@ class Eraser:
             self._settle(self.users())
             self.check()
             tokens = self._begin()
-        for shard, users in tokens.by_shard.items():
-            for start, end in self._spans(tokens, shard, users):
-                self._heard(f"shard {shard}: {start:%Y-%m-%d %H:%M}")
-                self._erase_span(tokens, shard, users, start, end)
+        for span in self._spans(tokens):
+            self._heard(f"shard {span.shard}: {span.start:%Y-%m-%d %H:%M}")
+            self._erase_span(tokens, span)
         self._erase_rest(tokens)
         self._erase_redis(tokens)
         with self._connection.transaction():
@@ -223,25 +231,35 @@ class Eraser:
 
     # -- events and usage -----------------------------------------------------------------------------------------
 
-    def _spans(self, tokens: _Tokens, shard: int, users: Sequence[str]) -> Iterator[tuple[datetime, datetime]]:
-        """Yield the days, or hours of days with many events, in which there is something of users of a shard."""
-        known = {"erasure": tokens.erasure, "shard": shard}
-        used = {row["day"].astimezone(UTC) for row in self._rows("usage_days_to_erase", **known)}
-        for day in sorted(used.union(*map(_days_of, self._months()))):
-            (row,) = self._rows("count_events_to_erase", start=day, end=day + _DAY, users=users)
-            if row["events"] or day in used:
-                step = _HOUR if row["events"] > MANY_EVENTS else _DAY
-                yield from ((day + number * step, day + (number + 1) * step) for number in range(_DAY // step))
+    def _spans(self, tokens: _Tokens) -> Iterator[_Span]:
+        """Yield what there is something of: days of shards, or hours of days with many events.
+
+        Events are looked through once, a day a statement: there is no index by user.
+        """
+        used = {
+            (row["shard"], row["day"].astimezone(UTC))
+            for row in self._rows("usage_days_to_erase", erasure=tokens.erasure)
+        }
+        days = {day for _, day in used}.union(*(map(_days_of, self._months())))
+        everybody = list(tokens.of_user)
+        for day in sorted(days):
+            found = self._rows("count_events_to_erase", start=day, end=day + _DAY, users=everybody)
+            events = {row["shard"]: row["events"] for row in found}
+            for shard, users in tokens.by_shard.items():
+                if shard in events or (shard, day) in used:
+                    step = _HOUR if events.get(shard, 0) > MANY_EVENTS else _DAY
+                    for number in range(_DAY // step):
+                        yield _Span(shard, users, day + number * step, day + (number + 1) * step)
 
     def _months(self) -> list[str]:
         return [row["month"] for row in self._rows("list_partitions")]
 
-    def _erase_span(self, tokens: _Tokens, shard: int, users: Sequence[str], start: datetime, end: datetime) -> None:
+    def _erase_span(self, tokens: _Tokens, span: _Span) -> None:
         """Change events and usage of a span together: the shard is held, so nothing is counted between them."""
-        known = {"erasure": tokens.erasure, "users": users, "start": start, "end": end}
+        known = {"erasure": tokens.erasure, "users": span.users, "start": span.start, "end": span.end}
         with self._connection.transaction():
             self._run("wait_for_shard")
-            self._connection.execute(query("lock_shard"), (shard,))
+            self._connection.execute(query("lock_shard"), (span.shard,))
             self._count(tokens.erasure, {name: self._run(f"erase_{name}", **known) for name in _BY_TIME})
 
     def _erase_rest(self, tokens: _Tokens) -> None:

@@ -166,9 +166,11 @@ def database(system: System) -> tuple[str, str]:
     return "--database-url", system.database_url
 
 
-async def erase(system: System, *arguments: str, customer: str = CUSTOMER) -> int:
+async def erase(system: System, *arguments: str, customer: str = CUSTOMER, asked: bool = False) -> int:
+    """Runs `taximeter erase`, with `--yes` unless somebody is `asked`."""
     target = ("--redis-url", system.redis_url, *database(system))
-    return await asyncio.to_thread(main, ["erase", "--customer", customer, "--yes", *target, *arguments])
+    sure = () if asked else ("--yes",)
+    return await asyncio.to_thread(main, ["erase", "--customer", customer, *sure, *target, *arguments])
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`taximeter erase`: nothing leads back to who a customer was, and everything that was counted and billed stays."""
 
 import asyncio
+import io
 import json
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 import redis
 
+from flusher import erasure
 from flusher.catalog_store import apply_catalog
 from flusher.cli.main import main
 from flusher.database import connect
@@ -48,6 +50,13 @@ class Killed(BaseException):
     pass
 
 
+class Terminal(io.StringIO):
+    """A person at standard input."""
+
+    def isatty(self) -> bool:
+        return True
+
+
 @pytest.fixture
 async def system(redis_url: str, make_database: Callable[..., str], tmp_path: Path) -> AsyncIterator[System]:
     made = System(redis_url, make_database(shards=SHARDS), tmp_path)
@@ -57,9 +66,11 @@ async def system(redis_url: str, make_database: Callable[..., str], tmp_path: Pa
     await made.close()
 
 
+@pytest.mark.parametrize("many_events", [erasure.MANY_EVENTS, 0])
 async def test_nothing_of_the_customer_is_left_and_everything_counted_and_billed_stays(
-    system: System, capsys: pytest.CaptureFixture[str]
+    system: System, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, many_events: int
 ) -> None:
+    monkeypatch.setattr(erasure, "MANY_EVENTS", many_events)
     # given a customer that left traces in every table and in Redis
     await live_through(system)
     before = traces(system)
@@ -298,6 +309,21 @@ async def test_nobody_is_erased_without_being_asked(system: System, capsys: pyte
     target = ("--redis-url", system.redis_url, *database(system))
     assert main(["erase", "--customer", CUSTOMER, *target]) == 2
     assert "--yes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("answer", "status"), [("needle-acme\n", 0), ("yes\n", 1), ("", 1)])
+async def test_who_is_asked_has_to_write_the_customers_id(
+    system: System, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, answer: str, status: int
+) -> None:
+    await live_through(system)
+    monkeypatch.setattr("sys.stdin", Terminal(answer))
+    capsys.readouterr()
+    assert await erase(system, asked=True) == status
+    said = capsys.readouterr()
+    assert "erase who needle-acme was (3 users)?" in said.err
+    assert ("not_confirmed" in said.err) is bool(status)
+    assert ("5 rows of events" in said.out) is not bool(status)
+    assert (traces(system) == []) is not bool(status)
 
 
 def test_the_user_of_totals_is_told_by_the_keys_name() -> None:

@@ -100,23 +100,20 @@ UPDATE erasures SET counts = counts || (
 WHERE erasure = %(erasure)s
 
 -- name: usage_days_to_erase
--- Days with usage of an erasure on a shard.
-SELECT DISTINCT date_trunc('day', moment, 'UTC') AS day FROM (
-    SELECT window_start AS moment FROM usage JOIN erasing USING (user_id)
-    WHERE erasure = %(erasure)s AND erasing.shard = %(shard)s
-    UNION ALL
-    SELECT event_time FROM usage_values JOIN erasing USING (user_id)
-    WHERE erasure = %(erasure)s AND erasing.shard = %(shard)s
-    UNION ALL
-    SELECT event_time FROM boundary_events JOIN erasing USING (user_id)
-    WHERE erasure = %(erasure)s AND erasing.shard = %(shard)s
+-- Days with usage of an erasure, by shard.
+SELECT DISTINCT erasing.shard, date_trunc('day', moment, 'UTC') AS day
+FROM erasing CROSS JOIN LATERAL (
+    SELECT window_start AS moment FROM usage WHERE usage.user_id = erasing.user_id
+    UNION ALL SELECT event_time FROM usage_values WHERE usage_values.user_id = erasing.user_id
+    UNION ALL SELECT event_time FROM boundary_events WHERE boundary_events.user_id = erasing.user_id
 ) AS moments
-ORDER BY 1
+WHERE erasure = %(erasure)s
 
 -- name: count_events_to_erase
--- How many events of some users there are in a range of time.
-SELECT count(*)::bigint AS events FROM events
+-- How many events of some users there are in a range of time, by shard.
+SELECT shard, count(*)::bigint AS events FROM events
 WHERE event_time >= %(start)s AND event_time < %(end)s AND user_id = ANY(%(users)s)
+GROUP BY shard
 
 -- name: erase_events
 -- Key and fingerprint stay: a repeat is still one.
