@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -241,3 +242,34 @@ def test_a_table_shows_the_greatest_differences_and_the_totals(
     assert "... and 1 that differ less" in out
     assert "2 customers: 2 would pay more, 0 less, 0 the same" in out
     assert "plan pro: 20.00 USD instead of 10.00, 10.00" in out
+
+
+def test_the_old_side_is_what_is_invoiced(
+    connection: Connection, simulated: Simulate, database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Given a customer with a zone, a trial, fees, a commitment, a discount and a change in the middle of May
+    terms = 'commitment = {amount = 40, interval = "quarter"}\ndiscounts = [{percent = "12.5", duration = 4}]\n'
+    graduated = 'model = "graduated"\ntiers = [{up_to = 100, unit_price = "0.03"}, {unit_price = "0.07"}]'
+    plan = PLAN.replace("[[plans.prices]]", f"{terms}[[plans.prices]]", 1)
+    plan = plan.replace('model = "per_unit"\nunit_price = "0.01"', graduated) + FEE
+    dear = PLAN.replace('"pro"', '"dear"').replace('"0.01"', '"0.4"') + FEE.replace("31", "62")
+    zone = '[[customers]]\nid = "a"\ntime_zone = "America/Sao_Paulo"\n'
+    apply_catalog(connection, METER + plan + dear + zone)
+    apply_catalog(
+        connection,
+        '[[subscriptions]]\ncustomer = "a"\nplan = "pro"\nstart = 2025-01-20T06:30:00Z\nend = 2025-09-10T12:00:00Z\n'
+        "trial = {days = 5}\n",
+    )
+    arguments = ["--at", "2025-05-17T18:45:00Z", "--database-url", database_url]
+    assert main(["subscriptions", "change", "a/pro", "--plan", "dear", *arguments]) == 0
+    for month in range(1, 10):
+        use(connection, "a", month * 37, at=f"2025-0{month}-09T03:15:00Z")
+        use(connection, "a", 11, at=f"2025-0{month}-28T22:00:00Z")
+    # When everything is invoiced
+    capsys.readouterr()
+    assert main(["invoice", "--json", "--database-url", database_url]) == 0
+    totals = [Decimal(invoice["total"]) for invoice in json.loads(capsys.readouterr().out)["invoices"]]
+    # Then that is what the old side comes to
+    rows, _ = simulated(PLAN, start="2025-01-01", end="2026-01-01")
+    assert len(totals) > 9
+    assert rows["a"][0] == str(sum(totals))
