@@ -85,6 +85,20 @@ class Base:
         """Answer GET /v1/account."""
         return shapes.account(self.account)
 
+    def retrieve_event(self, event_id: str, _params: Params) -> Resource:
+        """Answer GET /v1/events/{id}."""
+        return found({event["id"]: event for event in self.events}, "event", event_id)
+
+    def list_events(self, _id: str, params: Params) -> Resource:
+        """Answer GET /v1/events."""
+        kinds = params.get("types", [params["type"]] if "type" in params else [])
+        chosen = [
+            event
+            for event in self.events
+            if _matches(event, params, ()) and event["type"] in (kinds or [event["type"]])
+        ]
+        return page(chosen, params, "/v1/events")
+
     def emit(self, kind: str, about: Resource, previous: Resource | None = None) -> Resource:
         """Keep the event that Stripe would send for a change, with the object as it is now; return it."""
         data = {"object": about} if previous is None else {"object": about, "previous_attributes": previous}

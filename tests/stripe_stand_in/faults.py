@@ -1,5 +1,6 @@
 """What can be made to go wrong: faults for chosen calls, faults by chance, and a limit of calls a second."""
 
+import asyncio
 import random
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
@@ -28,9 +29,9 @@ class Fault:
     """Fails calls to `route` (`*`: to any): after `skip` of them, `times` of them, before or after their effect.
 
     `answer` is a status; "drop" to cut the connection; "forget" to cut it and not to remember the idempotency key, as
-    if it had expired at once; or "slow" to wait `seconds` and then to answer rightly. As at Stripe a 5xx is saved
-    under the idempotency key and replayed; 409 and 429 are not: after an effect they stand for a proxy that answers
-    in Stripe's place.
+    if it had expired at once; or "slow" to wait `seconds`, or until all is healed, and then to answer rightly. As at
+    Stripe a 5xx is saved under the idempotency key and replayed; 409 and 429 are not: after an effect they stand for a
+    proxy that answers in Stripe's place.
     """
 
     route: str
@@ -83,6 +84,7 @@ class Faults:
 
     planned: list[Fault] = field(default_factory=list)
     chance: Chance | None = None
+    healed: asyncio.Event = field(default_factory=asyncio.Event)
 
     def strike(self, route: str, effect: Effect, drawn: Fault | None) -> Fault | None:
         """Return what befalls a call before or after its effect; `drawn` is what chance gave it when it came."""

@@ -19,6 +19,9 @@ from tests.stripe_stand_in.errors import ApiError
 _KEY = re.compile(r"[^\[\]]+|\[\]")
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _TEXT_MAX = 5000
+_METADATA_MAX = 50
+_METADATA_KEY_MAX = 40
+_METADATA_VALUE_MAX = 500
 
 # Names that the request options use and that the modules of the params do not import.
 _NAMES_OF_OPTIONS = {"StripeContext": object, "Mapping": Mapping}
@@ -74,11 +77,22 @@ def _coerce(value: object, kind: Any, where: str) -> Any:
         return [_coerce(item, of, f"{where}[{key}]") for key, item in items]
     if origin is dict:
         _require(isinstance(value, dict), value, where, "a hash")
+        if where.rstrip("]").endswith("metadata") and isinstance(value, dict):
+            _check_metadata(value, where)
         return value
     if _is_params(kind):
         _require(isinstance(value, dict), value, where, "a hash")
         return check(value, kind, where) if isinstance(value, dict) else None
     return _coerce_scalar(value, kind, where)
+
+
+def _check_metadata(metadata: Params, where: str) -> None:
+    """Raise ApiError beyond Stripe's limits (https://docs.stripe.com/api/metadata)."""
+    _require(len(metadata) <= _METADATA_MAX, metadata, where, f"metadata of at most {_METADATA_MAX} keys")
+    for key, value in metadata.items():
+        fits = isinstance(value, str) and len(value) <= _METADATA_VALUE_MAX and len(key) <= _METADATA_KEY_MAX
+        expected = f"metadata keys of {_METADATA_KEY_MAX} and values of {_METADATA_VALUE_MAX} characters at most"
+        _require(fits, value, f"{where}[{key}]", expected)
 
 
 def _coerce_union(value: object, kinds: tuple[Any, ...], where: str) -> Any:

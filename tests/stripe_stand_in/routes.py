@@ -32,4 +32,12 @@ ROUTES: dict[str, tuple[type, Operation]] = {
     "POST /v1/invoices/{id}/pay": (typed.InvoicePayParams, Store.pay),
     "POST /v1/invoices/{id}/void": (typed.InvoiceVoidInvoiceParams, Store.void),
     "POST /v1/invoices/{id}/mark_uncollectible": (typed.InvoiceMarkUncollectibleParams, Store.mark_uncollectible),
+    "POST /v1/credit_notes": (typed.CreditNoteCreateParams, Store.create_credit_note),
+    "GET /v1/credit_notes": (typed.CreditNoteListParams, Store.list_credit_notes),
+    "GET /v1/credit_notes/{id}": (typed.CreditNoteRetrieveParams, Store.retrieve_credit_note),
+    "POST /v1/credit_notes/{id}": (typed.CreditNoteUpdateParams, Store.update_credit_note),
+    "GET /v1/credit_notes/{id}/lines": (typed.CreditNoteLineItemListParams, Store.list_credit_note_lines),
+    "POST /v1/credit_notes/{id}/void": (typed.CreditNoteVoidCreditNoteParams, Store.void_credit_note),
+    "GET /v1/events": (typed.EventListParams, Store.list_events),
+    "GET /v1/events/{id}": (typed.EventRetrieveParams, Store.retrieve_event),
 }

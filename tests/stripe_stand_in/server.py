@@ -1,6 +1,7 @@
 """The HTTP side of the stand-in: accounts, faults, a record of every call, and a thread to run in."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 import threading
@@ -83,6 +84,7 @@ class StripeStandIn:
         self._refused: dict[str, int] = {}
         self.stores = {mode: self._account(self.account, livemode=mode).store for mode in (False, True)}
         self._ready = threading.Event()
+        self._soon: Callable[[Callable[[], object]], object] = lambda change: change()
         self._stop: Callable[[], object] = lambda: None
         self._thread = threading.Thread(target=self._serve, name="stripe-stand-in", daemon=True)
 
@@ -141,8 +143,9 @@ class StripeStandIn:
         return self.rate_limit
 
     def heal(self) -> None:
-        """Forget every fault, limit and refusal."""
-        self.faults = Faults()
+        """Forget every fault, limit and refusal; slow calls go on at once."""
+        healed, self.faults = self.faults.healed, Faults()
+        self._soon(healed.set)
         self.rate_limit = None
         self._refused.clear()
 
@@ -178,6 +181,7 @@ class StripeStandIn:
         """Listen until stopped."""
         stopped = asyncio.Event()
         loop = asyncio.get_running_loop()
+        self._soon = loop.call_soon_threadsafe
         self._stop = lambda: loop.call_soon_threadsafe(stopped.set)
         app = web.Application()
         for route in ROUTES:
@@ -242,10 +246,12 @@ class StripeStandIn:
         return failure or outcome
 
     async def _fault(self, route: str, effect: Effect, drawn: Fault | None) -> Fault | None:
-        """Return the fault that befalls a call at this point, after its wait."""
+        """Return the fault that befalls a call at this point, after its wait, which ends early when all is healed."""
+        healed = self.faults.healed
         fault = self.faults.strike(route, effect, drawn)
         if fault is not None and fault.answer == "slow":
-            await asyncio.sleep(fault.seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(healed.wait(), fault.seconds)
         return fault
 
     def _account(self, account: str, *, livemode: bool) -> _Account:

@@ -249,3 +249,64 @@ def _money_of_invoice() -> Resource:
         "total_pretax_credit_amounts": [],
         "total_taxes": [],
     }
+
+
+def credit_note(note_id: str, invoice: Resource, created: int) -> Resource:
+    """Return a credit note of amount 0 for an invoice."""
+    return {
+        "id": note_id,
+        "object": "credit_note",
+        "amount": 0,
+        "amount_shipping": 0,
+        "created": created,
+        "currency": invoice["currency"],
+        "customer": invoice["customer"],
+        "customer_account": None,
+        "customer_balance_transaction": None,
+        "discount_amount": 0,
+        "discount_amounts": [],
+        "effective_at": created,
+        "invoice": invoice["id"],
+        "lines": list_of([], f"/v1/credit_notes/{note_id}/lines"),
+        "livemode": invoice["livemode"],
+        "memo": None,
+        "metadata": {},
+        "number": "",
+        "out_of_band_amount": None,
+        "pdf": f"https://pay.stripe.com/credit_notes/{note_id}/pdf",
+        "post_payment_amount": 0,
+        "pre_payment_amount": 0,
+        "pretax_credit_amounts": [],
+        "reason": None,
+        "refunds": [],
+        "shipping_cost": None,
+        "status": "issued",
+        "subtotal": 0,
+        "subtotal_excluding_tax": 0,
+        "total": 0,
+        "total_excluding_tax": 0,
+        "total_taxes": [],
+        "type": "pre_payment",
+        "voided_at": None,
+    }
+
+
+def credit_note_line(line_id: str, *, livemode: bool) -> Resource:
+    """Return a line of a credit note of amount 0; it has `invoice_line_item` only when it credits one."""
+    return {
+        "id": line_id,
+        "object": "credit_note_line_item",
+        "amount": 0,
+        "description": None,
+        "discount_amount": 0,
+        "discount_amounts": [],
+        "livemode": livemode,
+        "metadata": {},
+        "pretax_credit_amounts": [],
+        "quantity": 1,
+        "tax_rates": [],
+        "taxes": [],
+        "type": "custom_line_item",
+        "unit_amount": None,
+        "unit_amount_decimal": None,
+    }
