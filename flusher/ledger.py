@@ -323,8 +323,9 @@ class Ledger:
         span = {"shard": shard, "first_us": first_us, "last_us": last_us, "limit": limit}
         voided = [rows.voided(row) for row in self._rows("find_voided", span)]
         if voided:
-            with self._connection.cursor() as cursor:
-                cursor.executemany(query("mark_voided"), [{"time_us": one.time_us, "key": one.key} for one in voided])
+            times_us, keys = [one.time_us for one in voided], [one.key for one in voided]
+            ends = {"first_us": min(times_us), "last_us": max(times_us)}
+            self._run("mark_voided", ends | {"times_us": times_us, "keys": keys})
             delete_values(self._connection, [Valued(one.user_id, one.time_us, one.key) for one in voided])
         return voided
 

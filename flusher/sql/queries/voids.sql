@@ -25,13 +25,18 @@ WHERE voids.shard = %(shard)s AND voids.voided_at IS NULL
 LIMIT %(limit)s
 
 -- name: mark_voided
--- One event is cancelled, and its void no longer waits.
-WITH event AS (
-    UPDATE events SET voided_at = now()
-    WHERE event_time = 'epoch'::timestamptz + %(time_us)s * interval '1 microsecond' AND event_key = %(key)s
+-- Events are cancelled, and their voids no longer wait. The first and the last time leave out the other months.
+WITH wanted AS MATERIALIZED (
+    SELECT 'epoch'::timestamptz + time_us * interval '1 microsecond' AS event_time, event_key
+    FROM unnest(%(times_us)s::bigint[], %(keys)s::bytea[]) AS one (time_us, event_key)
+), marked AS (
+    UPDATE events SET voided_at = now() FROM wanted
+    WHERE events.event_time = wanted.event_time AND events.event_key = wanted.event_key
+      AND events.event_time >= 'epoch'::timestamptz + %(first_us)s * interval '1 microsecond'
+      AND events.event_time <= 'epoch'::timestamptz + %(last_us)s * interval '1 microsecond'
 )
-UPDATE voids SET voided_at = now()
-WHERE event_time = 'epoch'::timestamptz + %(time_us)s * interval '1 microsecond' AND event_key = %(key)s
+UPDATE voids SET voided_at = now() FROM wanted
+WHERE voids.event_time = wanted.event_time AND voids.event_key = wanted.event_key
 
 -- name: read_voided
 -- Those of some events that are cancelled.
