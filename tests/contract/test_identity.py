@@ -17,6 +17,7 @@ from sidecar.contract.identity import (
     fingerprint,
     indexed_key,
     shard_of,
+    void_key,
 )
 from tests.contract.values import texts
 
@@ -32,6 +33,7 @@ def by_hand(person: bytes, size: int, *parts: str, tail: bytes = b"") -> bytes:
     [
         (event_key("cus_123456", "", "e-1"), "6f19f06feb250a9bc925a2607244f3a0"),
         (indexed_key(b"k" * 16, 7), "a4df698341227e695cc9ab573277e046"),
+        (void_key(b"k" * 16, -7), "a2df9ef4523d541198438e24b50b413b"),
         (claim_key("key-1", 0), "141d3416b88359211afb0dc4969da65b"),
         (claim_key("key-1", -1), "e459cda7a5f16c1719e26f13230b5b20"),
         (fingerprint(b"payload"), "9262d53fc73f5793"),
@@ -47,6 +49,7 @@ def test_hashes_are_what_they_have_always_been(found: bytes, golden: str) -> Non
 def test_hashes_are_built_as_the_readme_says() -> None:
     assert event_key("u", "s", "i") == by_hand(b"event", 16, "u", "s", "i")
     assert indexed_key(b"k" * 16, 7) == by_hand(b"indexed", 16, tail=b"k" * 16 + b"\0\0\0\7")
+    assert void_key(b"k" * 16, -7) == by_hand(b"void", 16, tail=b"k" * 16 + b"\xff" * 7 + b"\xf9")
     assert claim_key("k", 3) == by_hand(b"claim", 16, "k", "3")
     assert fingerprint(b"p") == by_hand(b"fingerprint", 8, tail=b"p")
     assert body_digest("t", b"b") == by_hand(b"body", 16, "t", tail=b"b")
