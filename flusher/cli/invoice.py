@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import timedelta
+from itertools import chain
 from typing import Final
 
 import psycopg
@@ -13,18 +14,23 @@ from psycopg.rows import TupleRow
 from rich.progress import Progress as Bar
 
 from flusher.cli.instant import instant
-from flusher.cli.invoice_report import counted, report_json, report_text
+from flusher.cli.invoice_report import Count, report_json, report_text
 from flusher.cli.invoice_view import console
+from flusher.cli.meter_push import push
 from flusher.cli.stripe_target import announce_stripe, find_stripe
 from flusher.cli.target import add_target_arguments, find_target
 from flusher.database import check_schema, connect
-from flusher.invoicing.deliver import Delivered, bind_stripe, deliver_invoices, look_at
+from flusher.invoicing.customers import Billed, customers_to_bill, describe_absent
+from flusher.invoicing.deliver import bind_stripe
 from flusher.invoicing.due import LATE_LIMIT_DEFAULT
-from flusher.invoicing.gateway import Gateway, StripeSettings
+from flusher.invoicing.gateway import Known, StripeSettings
 from flusher.invoicing.invoice import Invoice
+from flusher.invoicing.mending import how_to_mend
+from flusher.invoicing.outbox import Outbox, each_invoice, each_waiting, standing
 from flusher.invoicing.run import Options, Progress, Waiting, each_outcome
-from flusher.invoicing.settle import WINDOW_DEFAULT, WINDOW_MAX
-from flusher.invoicing.store import load_invoices, undelivered
+from flusher.invoicing.settle import WINDOW_DEFAULT, WINDOW_MAX, NotYet
+from flusher.invoicing.sink import Sink, check_sink
+from flusher.invoicing.store import rows, undelivered
 from sidecar.contract.codes import TaximeterError
 
 WINDOW_VARIABLE: Final = "TAXIMETER_FINALIZATION_WINDOW_S"
@@ -63,12 +69,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="usage of periods that ended longer ago waits for `taximeter late accept` "
         f"(default: {LATE_LIMIT_VARIABLE}, else {LATE_LIMIT_DEFAULT.days})",
     )
+    parser.add_argument(
+        "--sink",
+        choices=[sink.value for sink in Sink],
+        default=Sink.INVOICES,
+        help="what goes to Stripe: invoices, or usage to the Billing Meters there, which then invoices it itself",
+    )
     add_target_arguments(parser, "database")
 
 
 def run(args: argparse.Namespace) -> int:
     """Make, send and report. Returns 0, 1 when an invoice is parked, 75 when something only waits."""
     window = find_window(args.finalization_window_s, os.environ)
+    if args.sink == Sink.METERS:
+        return push(args, window)
     stripe = find_stripe(live=args.live, sends=not args.dry_run)
     ask = stripe is not None and stripe.livemode and not (args.yes or args.dry_run)
     if ask and not sys.stdin.isatty():
@@ -87,23 +101,29 @@ def run(args: argparse.Namespace) -> int:
     )
     with connect(url, autocommit=True) as connection:
         check_schema(connection)
+        if stripe is not None:
+            check_sink(connection, Sink.INVOICES)
         if args.dry_run:
             return _preview(connection, options, as_json=args.json)
         waiting: list[Waiting] = []
         with _progress("making invoices") as progress:
             made = [invoice.id for invoice in _invoices(each_outcome(connection, options, progress), waiting)]
-        delivered, failure = _deliver(connection, url, stripe, options, ask=ask)
-        waiting += delivered.waiting
-        shown = _as_they_stand(connection, made, delivered)
+        ids = undelivered(connection, at=options.at, customer=options.customer)
+        failure = _deliver(connection, url, stripe, ids, ask=ask)
+        found = standing(connection, ids)
+        moving = {*found.waiting, *found.parked, *found.sent}
+        shown = each_invoice(connection, [invoice for invoice in made if invoice not in moving] + found.sent)
+        waits = chain(waiting, each_waiting(connection, found.waiting, _why_waiting(stripe, failure)))
+        parked = each_invoice(connection, found.parked)
         if args.json:
-            report_json(shown, waiting, delivered.parked)
+            report_json(shown, waits, parked)
         else:
-            report_text(shown, waiting, delivered, dry_run=False)
+            report_text(shown, waits, parked, dry_run=False)
     if failure is not None:
         raise failure
-    if delivered.parked:
+    if found.parked:
         return _FAILED
-    return _TRY_AGAIN if waiting else _DONE
+    return _TRY_AGAIN if waiting or found.waiting else _DONE
 
 
 def _preview(connection: Connection, options: Options, *, as_json: bool) -> int:
@@ -114,7 +134,7 @@ def _preview(connection: Connection, options: Options, *, as_json: bool) -> int:
         if as_json:
             report_json(invoices, waiting, ())
         else:
-            report_text(invoices, waiting, Delivered(), dry_run=True)
+            report_text(invoices, waiting, (), dry_run=True)
     return _TRY_AGAIN if waiting else _DONE
 
 
@@ -125,16 +145,6 @@ def _invoices(outcomes: Iterable[Invoice | Waiting], waiting: list[Waiting]) -> 
             waiting.append(outcome)
         else:
             yield outcome
-
-
-def _as_they_stand(connection: Connection, made: Sequence[str], delivered: Delivered) -> Iterator[Invoice]:
-    """Yield what was made and is not on its way, then what was sent, by now; pages of it are in memory."""
-    moving = {invoice.id for invoice in (*delivered.sent, *delivered.parked)}
-    moving |= {found.invoice for found in delivered.waiting if found.invoice}
-    ids = [invoice_id for invoice_id in made if invoice_id not in moving]
-    for start in range(0, len(ids), _PAGE):
-        yield from load_invoices(connection, ids[start : start + _PAGE])
-    yield from delivered.sent
 
 
 def find_window(flag: str | None, environment: Mapping[str, str]) -> timedelta:
@@ -167,28 +177,63 @@ def find_late_limit(flag: str | None, environment: Mapping[str, str]) -> timedel
 
 
 def _deliver(
-    connection: Connection, url: str, stripe: StripeSettings | None, options: Options, *, ask: bool
-) -> tuple[Delivered, TaximeterError | None]:
+    connection: Connection, url: str, stripe: StripeSettings | None, ids: Sequence[str], *, ask: bool
+) -> TaximeterError | None:
     """Send what is on its way; what stopped the whole of it is returned, to be raised after the report."""
-    ids = undelivered(connection, at=options.at, customer=options.customer)
-    if stripe is None:
-        return look_at(connection, ids, "stripe_key_missing", "STRIPE_API_KEY is not set"), None
-    if not ids:
-        return Delivered(), None
-    with closing(Gateway(stripe)) as gateway:
-        try:
+    if stripe is None or not ids:
+        return None
+    outbox = Outbox(url, stripe)
+    try:
+        with closing(outbox.open_gateway()) as gateway:
             bind_stripe(connection, gateway)
-            if ask:
-                _confirm(load_invoices(connection, ids))
-            with _progress("sending invoices") as progress:
-                return deliver_invoices(connection, url, gateway, ids, collect=stripe.collect, progress=progress), None
-        except TaximeterError as error:
-            return look_at(connection, ids, error.code, error.message), error
+        wanted = customers_to_bill(connection, ids, send_zero=stripe.terms.send_zero)
+        absent = _check_customers(outbox, wanted, makes=stripe.create_customers)
+        if ask:
+            _confirm(connection, ids)
+        if stripe.create_customers:
+            absent = _make_customers(outbox, wanted, absent)
+        with _progress("sending invoices") as progress:
+            outbox.deliver(ids, progress, absent)
+    except TaximeterError as error:
+        return error
+    return None
 
 
-def _confirm(invoices: Sequence[Invoice]) -> None:
+def _check_customers(outbox: Outbox, wanted: Sequence[Billed], *, makes: bool) -> dict[str, Known]:
+    """Return the customers of ours that are not at Stripe, and name them before anything is sent."""
+    with _progress("looking for customers") as progress:
+        absent = outbox.find_absent(wanted, progress)
+    if absent:
+        becomes = "those that are missing are made" if makes else "their invoices are parked"
+        sys.stderr.write(
+            f"{len(absent)} of {len(wanted)} customers are not at Stripe, {becomes}: {describe_absent(absent)}\n"
+            f"to mend it: {how_to_mend('stripe_customer_missing')}\n"
+        )
+    return absent
+
+
+def _make_customers(outbox: Outbox, wanted: Sequence[Billed], absent: dict[str, Known]) -> dict[str, Known]:
+    """Make the customers that Stripe never had, and return those that are absent still."""
+    missing = [billed for billed in wanted if absent.get(billed.customer) is Known.MISSING]
+    with _progress("making customers") as progress:
+        made = outbox.make_customers(missing, progress)
+    return {customer: known for customer, known in absent.items() if customer not in made}
+
+
+def _why_waiting(stripe: StripeSettings | None, failure: TaximeterError | None) -> NotYet:
+    """Return what an invoice waits for that does not say it itself."""
+    if stripe is None:
+        return NotYet("stripe_key_missing", "STRIPE_API_KEY is not set")
+    if failure is not None:
+        return NotYet(failure.code, failure.message)
+    return NotYet("stripe_unavailable", "Stripe did not answer for the invoices before it")
+
+
+def _confirm(connection: Connection, ids: Sequence[str]) -> None:
     """Ask before real money moves. Raises TaximeterError `not_confirmed` unless the answer is yes."""
-    sys.stderr.write(f"send {counted(invoices)} to Stripe, LIVE? [y/N] ")
+    found = rows(connection, "sum_invoices", {"ids": list(ids)})
+    count = Count(sum(row["invoices"] for row in found), {row["currency"]: row["total"] for row in found})
+    sys.stderr.write(f"send {count} to Stripe, LIVE? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise TaximeterError("not_confirmed", "nothing was sent; the invoices are made and wait")

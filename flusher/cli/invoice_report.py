@@ -8,7 +8,6 @@ from decimal import Decimal
 from typing import Final
 
 from flusher.cli.invoice_view import console, invoice_list, invoice_page
-from flusher.invoicing.deliver import Delivered
 from flusher.invoicing.invoice import Delivery, Invoice, invoice_json, period_json
 from flusher.invoicing.run import Waiting
 from flusher.pricing.money import currency, format_amount
@@ -36,15 +35,7 @@ class Count:
         return f"{self.invoices} invoice{'' if self.invoices == 1 else 's'} ({amounts or 'nothing'})"
 
 
-def counted(invoices: Iterable[Invoice]) -> Count:
-    """Return the count of invoices."""
-    found = Count()
-    for invoice in invoices:
-        found.add(invoice)
-    return found
-
-
-def report_json(invoices: Iterable[Invoice], waiting: list[Waiting], parked: Iterable[Invoice]) -> None:
+def report_json(invoices: Iterable[Invoice], waiting: Iterable[Waiting], parked: Iterable[Invoice]) -> None:
     """Print the report as JSON. `waiting` may still be filled while `invoices` are read: it is printed after them."""
     sys.stdout.write('{\n  "invoices": [')
     _write_items(map(invoice_json, invoices))
@@ -55,8 +46,10 @@ def report_json(invoices: Iterable[Invoice], waiting: list[Waiting], parked: Ite
     sys.stdout.write("]\n}\n")
 
 
-def report_text(invoices: Iterable[Invoice], waiting: list[Waiting], delivered: Delivered, *, dry_run: bool) -> None:
-    """Print the report for a person: tables on standard output, the summary on standard error."""
+def report_text(
+    invoices: Iterable[Invoice], waiting: Iterable[Waiting], parked: Iterable[Invoice], *, dry_run: bool
+) -> None:
+    """Print the report for a person: tables on standard output, the summary and how to mend it on standard error."""
     out = console()
     count, shown, notes, sent = Count(), list[Invoice](), list[str](), 0
     for invoice in invoices:
@@ -74,12 +67,21 @@ def report_text(invoices: Iterable[Invoice], waiting: list[Waiting], delivered: 
         out.print(invoice_list(shown))
     if count.invoices > len(shown):
         out.print(f"... and {count.invoices - len(shown)} more")
-    if delivered.parked:
-        out.print(invoice_list(delivered.parked))
     done = "would be made" if dry_run else f"made or sent, {sent} of them at Stripe"
-    waits = [f"waits: {found.subscription}: {found.reason}: {found.detail}" for found in waiting]
-    parked = [f"parked: {found.id}: {found.reason}: {found.detail}" for found in delivered.parked]
-    sys.stderr.write("\n".join([f"{count} {done}", *waits, *parked, *notes]) + "\n")
+    sys.stderr.write(f"{count} {done}\n")
+    _write_some("waits", (f"{found.subscription}: {found.reason}: {found.detail}" for found in waiting))
+    _write_some("parked", (f"{found.id} ({found.customer}): {found.reason}: {found.detail}" for found in parked))
+    sys.stderr.write("".join(f"{note}\n" for note in notes))
+
+
+def _write_some(what: str, texts: Iterable[str]) -> None:
+    """Write the first of some texts, each in a line, and how many more there are."""
+    count = 0
+    for count, text in enumerate(texts, 1):
+        if count <= SHOWN_MAX:
+            sys.stderr.write(f"{what}: {text}\n")
+    if count > SHOWN_MAX:
+        sys.stderr.write(f"{what}: ... and {count - SHOWN_MAX} more, `taximeter invoice --json` has all of them\n")
 
 
 def _write_items(items: Iterable[dict[str, object]]) -> None:

@@ -1,20 +1,33 @@
-"""Whether invoices go to Stripe, with which key, and what must be said before real money moves."""
+"""Whether invoices go to Stripe, with which key, how, and what must be said before real money moves."""
 
 import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO, TypeVar
 
-from flusher.invoicing.gateway import StripeSettings
+from flusher.invoicing.bucket import RATE_DEFAULT
+from flusher.invoicing.gateway import CONCURRENCY_DEFAULT, StripeSettings
+from flusher.invoicing.payload import CollectionMethod, StripeTerms
 from sidecar.contract.codes import TaximeterError
 
-KEY_VARIABLE = "STRIPE_API_KEY"
-KEY_FILE_VARIABLE = "STRIPE_API_KEY_FILE"
-BASE_VARIABLE = "STRIPE_API_BASE"
-COLLECT_VARIABLE = "TAXIMETER_STRIPE_COLLECT"
+KEY_VARIABLE: Final = "STRIPE_API_KEY"
+KEY_FILE_VARIABLE: Final = "STRIPE_API_KEY_FILE"
+BASE_VARIABLE: Final = "STRIPE_API_BASE"
+COLLECT_VARIABLE: Final = "TAXIMETER_STRIPE_COLLECT"
+METHOD_VARIABLE: Final = "TAXIMETER_STRIPE_COLLECTION_METHOD"
+DAYS_VARIABLE: Final = "TAXIMETER_STRIPE_DAYS_UNTIL_DUE"
+TAX_VARIABLE: Final = "TAXIMETER_STRIPE_AUTOMATIC_TAX"
+ZERO_VARIABLE: Final = "TAXIMETER_STRIPE_ZERO"
+CUSTOMERS_VARIABLE: Final = "TAXIMETER_STRIPE_CREATE_CUSTOMERS"
+RATE_VARIABLE: Final = "TAXIMETER_STRIPE_RATE"
+CONCURRENCY_VARIABLE: Final = "TAXIMETER_STRIPE_CONCURRENCY"
 
-_COLLECT = {"true": True, "false": False}
+_BOOLEANS: Final = {"true": True, "false": False}
+_ZERO: Final = {"send": True, "keep": False}
+_METHODS: Final = {method.value: method for method in CollectionMethod}
+
+T = TypeVar("T")
 
 
 def find_stripe(
@@ -33,8 +46,15 @@ def find_stripe(
             message = f"--live: expected a live key in {KEY_VARIABLE} or {KEY_FILE_VARIABLE}, and neither is set"
             raise TaximeterError("usage_invalid", message)
         return None
-    collect = _read_collect(variables)
-    settings = StripeSettings(key, variables.get(BASE_VARIABLE) or None, collect=bool(collect))
+    collect = _read_one_of(variables, COLLECT_VARIABLE, _BOOLEANS)
+    settings = StripeSettings(
+        key,
+        variables.get(BASE_VARIABLE) or None,
+        terms=_read_terms(variables, collect=bool(collect)),
+        create_customers=_read_one_of(variables, CUSTOMERS_VARIABLE, _BOOLEANS) or False,
+        rate=_read_count(variables, RATE_VARIABLE, 1_000) or RATE_DEFAULT,
+        concurrency=_read_count(variables, CONCURRENCY_VARIABLE, 64) or CONCURRENCY_DEFAULT,
+    )
     if not sends:
         return settings
     if settings.livemode != live:
@@ -85,8 +105,35 @@ def _read_key(variables: Mapping[str, str]) -> str | None:
     return key or None
 
 
-def _read_collect(variables: Mapping[str, str]) -> bool | None:
-    text = variables.get(COLLECT_VARIABLE, "").strip().lower()
-    if text and text not in _COLLECT:
-        raise TaximeterError("config_invalid", f"{COLLECT_VARIABLE}: expected true or false, got {text!r}")
-    return _COLLECT.get(text)
+def _read_terms(variables: Mapping[str, str], *, collect: bool) -> StripeTerms:
+    method = _read_one_of(variables, METHOD_VARIABLE, _METHODS) or CollectionMethod.CHARGE
+    days = _read_count(variables, DAYS_VARIABLE, 365)
+    if (method is CollectionMethod.SEND) != (days is not None):
+        raise TaximeterError(
+            "config_invalid",
+            f"{DAYS_VARIABLE}: expected with {METHOD_VARIABLE}={CollectionMethod.SEND}, and only there; "
+            f"got {days or 'nothing'} with {method}",
+        )
+    return StripeTerms(
+        collect=collect,
+        collection_method=method,
+        days_until_due=days,
+        automatic_tax=_read_one_of(variables, TAX_VARIABLE, _BOOLEANS) or False,
+        send_zero=_read_one_of(variables, ZERO_VARIABLE, _ZERO) or False,
+    )
+
+
+def _read_one_of(variables: Mapping[str, str], name: str, values: Mapping[str, T]) -> T | None:
+    text = variables.get(name, "").strip().lower()
+    if text and text not in values:
+        raise TaximeterError("config_invalid", f"{name}: expected {' or '.join(values)}, got {text!r}")
+    return values.get(text)
+
+
+def _read_count(variables: Mapping[str, str], name: str, most: int) -> int | None:
+    text = variables.get(name, "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and len(text) < 9 and 1 <= int(text) <= most:
+        return int(text)
+    raise TaximeterError("config_invalid", f"{name}: expected a whole number from 1 to {most}, got {text!r}")

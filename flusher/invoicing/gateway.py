@@ -1,17 +1,19 @@
 """Stripe, and the only module that imports its package (when a gateway is made, so commands without Stripe stay quick).
 
-Every call has a deadline. What can be repeated safely is repeated a few times here, under the same idempotency key:
-a connection that broke, 409, 429 (after what Retry-After says) and 5xx. What is left is one of three errors: the
-request is refused for good, Stripe can't be reached, or the key is no good for any invoice.
+Every call has a deadline and a token of the run's bucket. What can be repeated safely is repeated a few times here,
+under the same idempotency key: a connection that broke, 409, 429 (which slows the bucket down) and 5xx. What is left is
+one of three errors: the request is refused for good, Stripe can't be reached, or the key is no good for any invoice.
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from typing import Any, Final, NamedTuple, TypeVar
 
-from flusher.invoicing.payload import INVOICE, LEDGER, LINE, Params
+from flusher.invoicing.bucket import RATE_DEFAULT, TokenBucket
+from flusher.invoicing.payload import CUSTOMER, INVOICE, LEDGER, LINE, Params, StripeTerms
 from sidecar.contract.codes import TaximeterError, TryAgainError
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -19,7 +21,11 @@ READ_TIMEOUT_S: Final = 30
 RETRIES: Final = 3
 BACKOFF_S: Final = 0.5  # doubled after every try
 RETRY_AFTER_MAX_S: Final = 30.0
-_PAGE: Final = 100
+CONCURRENCY_DEFAULT: Final = 8
+PAGE: Final = 100  # objects of a list that one call returns
+
+MISSING: Final = "stripe_resource_missing"
+"""The reason of a RefusedError about something that is not there."""
 
 T = TypeVar("T")
 
@@ -49,16 +55,23 @@ class KeyRefusedError(TaximeterError):
 
 @dataclass(frozen=True, slots=True)
 class StripeSettings:
-    """How Stripe is reached. `api_key` is never shown; `api_base` is the address of a stand-in, None for Stripe."""
+    """How Stripe is reached. `api_key` is never shown; `api_base` is the address of a stand-in, None for Stripe.
+
+    `rate` is in calls a second, of all threads; `concurrency` is how many there are. `create_customers`: one that
+    Stripe does not know is made there.
+    """
 
     api_key: str
     api_base: str | None = None
-    collect: bool = False
+    terms: StripeTerms = field(default_factory=StripeTerms)
+    create_customers: bool = False
+    rate: int = RATE_DEFAULT
+    concurrency: int = CONCURRENCY_DEFAULT
     retries: int = RETRIES
     backoff_s: float = BACKOFF_S
 
     def __repr__(self) -> str:
-        return f"StripeSettings(api_base={self.api_base!r}, livemode={self.livemode}, collect={self.collect})"
+        return f"StripeSettings(api_base={self.api_base!r}, livemode={self.livemode}, terms={self.terms})"
 
     @property
     def livemode(self) -> bool:
@@ -80,6 +93,14 @@ class Remote(NamedTuple):
     status: str | None = None
 
 
+class Known(StrEnum):
+    """What Stripe says of a customer's id."""
+
+    THERE = "there"
+    DELETED = "deleted"
+    MISSING = "missing"
+
+
 class RemoteInvoice(NamedTuple):
     """An invoice at Stripe with what its lines add up to, before tax: `sum` in Stripe's integers."""
 
@@ -91,13 +112,14 @@ class RemoteInvoice(NamedTuple):
 
 
 class Gateway:
-    """Stripe's API as delivery needs it. Not shared between threads. Close it when done."""
+    """Stripe's API as delivery needs it. Not shared between threads, as its bucket is. Close it when done."""
 
-    def __init__(self, settings: StripeSettings) -> None:
+    def __init__(self, settings: StripeSettings, bucket: TokenBucket | None = None) -> None:
         import stripe
 
         self._stripe = stripe
         self._settings = settings
+        self._bucket = bucket or TokenBucket(settings.rate)
         self._http: Any = stripe.RequestsClient(timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S))
         bases: Any = {"api": settings.api_base.rstrip("/")} if settings.api_base else {}
         self._client = stripe.StripeClient(
@@ -119,10 +141,12 @@ class Gateway:
         made = self._call(lambda: self._client.v1.invoices.create(given, {"idempotency_key": key}))
         return Remote(made.id, made.status)
 
-    def create_item(self, params: Params, key: str) -> Remote:
-        """Put an item on a draft."""
-        given: Any = params
-        return Remote(self._call(lambda: self._client.v1.invoice_items.create(given, {"idempotency_key": key})).id)
+    def add_lines(self, params: Params, key: str) -> Remote:
+        """Put lines on a draft: `params` hold its id as `invoice`."""
+        given: Any = {"lines": params["lines"]}
+        invoices = self._client.v1.invoices
+        made = self._call(lambda: invoices.add_lines(params["invoice"], given, {"idempotency_key": key}))
+        return Remote(made.id, made.status)
 
     def finalize_invoice(self, params: Params, key: str) -> Remote:
         """Finalize a draft: `params` hold its id as `invoice`."""
@@ -134,45 +158,92 @@ class Gateway:
     def find_invoice(self, customer: str, ledger: str, invoice: str) -> Remote | None:
         """Look for the invoice that we made for ours, by its metadata, among all of the customer's."""
         wanted = {LEDGER: ledger, INVOICE: invoice}
-        for found in self._pages(self._client.v1.invoices.list, {"customer": customer}):
+        for found in self._each(self._client.v1.invoices.list, {"customer": customer}):
             if wanted.items() <= _metadata(found).items():
                 return Remote(found.id, found.status)
         return None
 
-    def find_items(self, stripe_invoice: str) -> dict[str, Remote]:
-        """Return the items that we put on an invoice, by our line's id."""
-        found = self._pages(self._client.v1.invoice_items.list, {"invoice": stripe_invoice})
-        return {_metadata(item)[LINE]: Remote(item.id) for item in found if LINE in _metadata(item)}
+    def find_lines(self, stripe_invoice: str) -> frozenset[str]:
+        """Return the ids of our lines that are on an invoice."""
+        found = (_metadata(line) for line in self._lines(stripe_invoice))
+        return frozenset(metadata[LINE] for metadata in found if LINE in metadata)
 
     def read_invoice(self, stripe_invoice: str) -> RemoteInvoice:
-        """Return an invoice and what its lines add up to."""
+        """Return an invoice and what its lines add up to. Raises RefusedError when there is none."""
         found = self._call(lambda: self._client.v1.invoices.retrieve(stripe_invoice))
-        list_lines = self._client.v1.invoices.line_items.list
-        lines = self._pages(lambda params: list_lines(stripe_invoice, params), {})
-        return RemoteInvoice(
-            found.id, found.status or "", found.currency, len(lines), sum(line.amount for line in lines)
-        )
+        embedded: Any = found.lines
+        lines = self._lines(stripe_invoice) if embedded.has_more else embedded.data
+        amounts = [line.amount for line in lines]
+        return RemoteInvoice(found.id, found.status or "", found.currency, len(amounts), sum(amounts))
 
-    def _pages(self, fetch: Callable[[Any], Any], filters: Params) -> list[Any]:
-        """Return every object of a list, page after page."""
-        found: list[Any] = []
+    def is_gone(self, stripe_invoice: str) -> bool:
+        """Whether an invoice that was there is deleted, as a draft may be."""
+        try:
+            self._call(lambda: self._client.v1.invoices.retrieve(stripe_invoice))
+        except RefusedError as error:
+            return error.reason == MISSING
+        return False
+
+    def create_customer(self, params: Params, key: str) -> Remote:
+        """Make a customer."""
+        given: Any = params
+        return Remote(self._call(lambda: self._client.v1.customers.create(given, {"idempotency_key": key})).id)
+
+    def find_customer(self, ledger: str, customer: str, since_s: int) -> Remote | None:
+        """Look for the customer that we made for ours, by its metadata, among those made since a Unix time."""
+        wanted = {LEDGER: ledger, CUSTOMER: customer}
+        for found in self._each(self._client.v1.customers.list, {"created": {"gte": since_s}}):
+            if wanted.items() <= _metadata(found).items():
+                return Remote(found.id)
+        return None
+
+    def list_customers(self, pages: int) -> Iterator[str]:
+        """Yield the ids of the account's customers, the newest first, with so many calls at most."""
+        for number, found in enumerate(self._each(self._client.v1.customers.list, {}), 1):
+            yield found.id
+            if number >= pages * PAGE:
+                return
+
+    def look_up_customer(self, customer: str) -> Known:
+        """Return what Stripe says of a customer."""
+        try:
+            found: Any = self._call(lambda: self._client.v1.customers.retrieve(customer))
+        except RefusedError as error:
+            if error.reason == MISSING:
+                return Known.MISSING
+            raise
+        return Known.DELETED if getattr(found, "deleted", False) else Known.THERE
+
+    def _lines(self, stripe_invoice: str) -> Iterator[Any]:
+        list_lines = self._client.v1.invoices.line_items.list
+        return self._each(lambda params: list_lines(stripe_invoice, params), {})
+
+    def _each(self, fetch: Callable[[Any], Any], filters: Params) -> Iterator[Any]:
+        """Yield every object of a list, page after page."""
+        after: Params = {}
         while True:
-            after = {"starting_after": found[-1].id} if found else {}
-            page = self._call(partial(fetch, {**filters, **after, "limit": _PAGE}))
-            found += page.data
+            page = self._call(partial(fetch, {**filters, **after, "limit": PAGE}))
+            yield from page.data
             if not page.has_more or not page.data:
-                return found
+                return
+            after = {"starting_after": page.data[-1].id}
 
     def _call(self, call: Callable[[], T]) -> T:
         """Make a call, repeated while that may help; raises one of this module's errors."""
-        for left in range(self._settings.retries, -1, -1):
+        for tries in range(self._settings.retries + 1):
+            self._bucket.take()
             try:
                 return call()
             except self._stripe.StripeError as error:
                 known = self._known(error)
-                if left == 0 or not isinstance(known, UnavailableError) or known.replayed:
+                pause_s = self._pause_s(error, tries)
+                held = error.http_status == 429 and error.code != "lock_timeout"  # which is about one object alone
+                if held:
+                    self._bucket.slow_down(pause_s)
+                if tries == self._settings.retries or not isinstance(known, UnavailableError) or known.replayed:
                     raise known from error
-                time.sleep(self._pause_s(error, self._settings.retries - left))
+                if not held:
+                    time.sleep(pause_s)
         raise UnavailableError("Stripe was not asked")
 
     def _pause_s(self, error: Any, tries: int) -> float:

@@ -51,6 +51,13 @@ def known_variables(image: str) -> set[str]:
         stripe_target.KEY_FILE_VARIABLE,
         stripe_target.BASE_VARIABLE,
         stripe_target.COLLECT_VARIABLE,
+        stripe_target.METHOD_VARIABLE,
+        stripe_target.DAYS_VARIABLE,
+        stripe_target.TAX_VARIABLE,
+        stripe_target.ZERO_VARIABLE,
+        stripe_target.CUSTOMERS_VARIABLE,
+        stripe_target.RATE_VARIABLE,
+        stripe_target.CONCURRENCY_VARIABLE,
     }
     settings = {described.variable for described in describe(flusher.config.Settings)}
     return settings | named | secrets | stripe | {invoice.WINDOW_VARIABLE}

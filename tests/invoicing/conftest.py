@@ -46,7 +46,7 @@ def open_gateway(stand_in: StripeStandIn) -> Iterator[Callable[..., Gateway]]:
     opened: list[Gateway] = []
 
     def make(api_key: str = "sk_test_x", *, retries: int = 0) -> Gateway:
-        settings = StripeSettings(api_key, stand_in.base_url, retries=retries, backoff_s=0)
+        settings = StripeSettings(api_key, stand_in.base_url, rate=1_000, retries=retries, backoff_s=0)
         opened.append(Gateway(settings))
         return opened[-1]
 

@@ -1,10 +1,12 @@
 """What the tests of delivery share: an invoice to deliver, and what must be true when it is."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from flusher.invoicing.deliver import Delivered, deliver_invoices
+from flusher.invoicing.deliver import Deliverer
 from flusher.invoicing.gateway import Gateway
 from flusher.invoicing.invoice import Delivery, Invoice, Point, Status
+from flusher.invoicing.payload import StripeTerms
 from flusher.invoicing.store import load_invoices
 from tests.invoicing.world import World, utc
 from tests.stripe_stand_in import StripeStandIn
@@ -12,7 +14,7 @@ from tests.stripe_stand_in import StripeStandIn
 Open = Callable[..., Gateway]
 
 CREATE = "POST /v1/invoices"
-ITEM = "POST /v1/invoiceitems"
+ADD_LINES = "POST /v1/invoices/{id}/add_lines"
 FINALIZE = "POST /v1/invoices/{id}/finalize"
 READ = "GET /v1/invoices/{id}"
 LINES = "GET /v1/invoices/{id}/lines"
@@ -28,8 +30,36 @@ def make(world: World, stand_in: StripeStandIn, customer: str = "cus_1", units: 
     return invoice.id
 
 
-def deliver(world: World, gateway: Gateway, *ids: str) -> Delivered:
-    return deliver_invoices(world.connection, world.url, gateway, ids)
+@dataclass
+class Delivered:
+    """What became of invoices."""
+
+    sent: list[Invoice] = field(default_factory=list)
+    parked: list[Invoice] = field(default_factory=list)
+    waiting: list[Invoice] = field(default_factory=list)
+    kept: list[Invoice] = field(default_factory=list)
+
+
+def deliver(world: World, gateway: Gateway, *ids: str, terms: StripeTerms | None = None) -> Delivered:
+    """Deliver invoices one after the other, and return how they stand."""
+    deliverer = Deliverer(world.connection, gateway, terms or StripeTerms())
+    for invoice_id in ids:
+        deliverer.deliver(invoice_id)
+    return delivered(world, *ids)
+
+
+def delivered(world: World, *ids: str) -> Delivered:
+    """Return how invoices stand."""
+    found = Delivered()
+    lists = {
+        Delivery.SENT: found.sent,
+        Delivery.PARKED: found.parked,
+        Delivery.PENDING: found.waiting,
+        Delivery.NONE: found.kept,
+    }
+    for invoice in load_invoices(world.connection, ids):
+        lists[invoice.delivery].append(invoice)
+    return found
 
 
 def load(world: World, invoice_id: str) -> Invoice:

@@ -138,7 +138,9 @@ def test_a_parked_invoice_exits_with_1_and_says_how_to_mend_it(
     assert [invoice["customer"] for invoice in found["invoices"]] == ["cus_2"]
     assert [(invoice["customer"], invoice["delivery"]) for invoice in found["parked"]] == [("cus_1", "parked")]
     assert run("invoice", "--at", "2025-08-01") == 1
-    assert "mend it and run `taximeter invoice` again" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "1 of 1 customers are not at Stripe, their invoices are parked: cus_1 (missing)" in shown
+    assert re.search(r"parked: inv_\w+ \(cus_1\): stripe_customer_missing: .*TAXIMETER_STRIPE_CREATE_CUSTOMERS", shown)
 
 
 def test_what_only_waits_exits_with_75(

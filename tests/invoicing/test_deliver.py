@@ -1,18 +1,17 @@
 """Invoices reach Stripe as drafts with items and are finalized; what is wrong with one stops that one alone."""
 
-from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
 import pytest
 
-from flusher.database import connect
-from flusher.invoicing.deliver import Delivered, bind_stripe, deliver_invoices
+from flusher.invoicing.deliver import bind_stripe
 from flusher.invoicing.invoice import Delivery, Status
+from flusher.invoicing.payload import CollectionMethod, StripeTerms
 from sidecar.contract.codes import TaximeterError
 from tests.invoicing.delivery import (
+    ADD_LINES,
     CREATE,
     FINALIZE,
-    ITEM,
     READ,
     Open,
     assert_delivered_once,
@@ -38,10 +37,12 @@ def test_an_invoice_becomes_a_draft_with_items_and_is_finalized(
     assert draft.params["pending_invoice_items_behavior"] == "exclude"
     assert draft.params["discounts"] == ""
     assert draft.params["metadata"]["taximeter_invoice"] == invoice_id
-    for item in stand_in.calls_to(ITEM):
-        assert item.params["discountable"] == "false"
-        assert item.params["period"] == {"start": "1751328000", "end": "1754006399"}
-        assert item.params["metadata"]["taximeter_line"].startswith("line_")
+    (added,) = stand_in.calls_to(ADD_LINES)
+    for line in added.params["lines"].values():
+        assert line["discountable"] == "false"
+        assert line["period"] == {"start": "1751328000", "end": "1754006399"}
+        assert line["metadata"]["taximeter_line"].startswith("line_")
+        assert line["metadata"]["taximeter_invoice"] == invoice_id
     assert [call.params["auto_advance"] for call in stand_in.calls_to(FINALIZE)] == ["false"]
 
 
@@ -53,24 +54,6 @@ def test_a_delivery_repeated_asks_stripe_nothing(world: World, stand_in: StripeS
     deliver(world, open_gateway(), invoice_id)
 
     assert len(stand_in.calls) == calls
-
-
-def test_two_deliveries_at_once_make_one_invoice_each(
-    world: World, stand_in: StripeStandIn, open_gateway: Open
-) -> None:
-    ids = [make(world, stand_in, f"cus_{number}") for number in range(6)]
-
-    def run(_number: int) -> Delivered:
-        with connect(world.url, autocommit=True) as connection:
-            return deliver_invoices(connection, world.url, open_gateway(), ids)
-
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(run, range(3)))
-
-    assert [len(one.sent) for one in found] == [6, 6, 6]
-    assert len(stand_in.test.invoices) == 6
-    assert [invoice["total"] for invoice in stand_in.test.invoices.values()] == [10173] * 6
-    assert len(stand_in.calls_to(CREATE)) == 6
 
 
 def test_a_refused_invoice_is_parked_the_others_go_on_and_it_can_be_mended(
@@ -139,7 +122,7 @@ def test_an_invoice_is_not_finalized_over_an_open_discrepancy(
     world.discrepancy("cus_1", utc(2025, 7, 1))
 
     (waiting,) = deliver(world, open_gateway(), invoice_id).waiting
-    assert (waiting.invoice, waiting.reason) == (invoice_id, "proof_broken")
+    assert (waiting.id, waiting.reason) == (invoice_id, "proof_broken")
     assert stand_in.calls_to(FINALIZE) == []
 
     world.resolve()
@@ -147,10 +130,11 @@ def test_an_invoice_is_not_finalized_over_an_open_discrepancy(
     assert_delivered_once(world, stand_in, invoice_id)
 
 
-def test_an_invoice_with_amounts_that_cancel_out_is_sent_and_one_without_any_is_not(
-    world: World, stand_in: StripeStandIn, open_gateway: Open
+@pytest.mark.parametrize("send_zero", [False, True])
+def test_an_invoice_of_0_is_sent_or_kept_as_the_setting_says_and_one_without_any_amount_is_kept(
+    world: World, stand_in: StripeStandIn, open_gateway: Open, send_zero: bool
 ) -> None:
-    # Given 500 free calls, and a month in which an adjustment takes back what the usage costs
+    # Given 1,000 free calls, a month in which an adjustment takes back what the usage costs, and a free month
     stand_in.test.add_customer("cus_1")
     world.subscribe("cus_1")
     world.use("cus_1", 1100, utc(2025, 7, 5))
@@ -160,35 +144,23 @@ def test_an_invoice_with_amounts_that_cancel_out_is_sent_and_one_without_any_is_
     (august,) = world.run(utc(2025, 9, 1), stripe=True).invoices
     world.use("cus_1", 500, utc(2025, 9, 5))
     (september,) = world.run(utc(2025, 10, 1), stripe=True).invoices
-
-    # Then August's, of 0 in all, is sent, and September's is paid without Stripe
     assert (august.total, august.delivery) == (Decimal(0), Delivery.PENDING)
     assert (september.total, september.delivery, september.status) == (Decimal(0), Delivery.NONE, Status.PAID)
-    sent = deliver(world, open_gateway(), july.id, august.id).sent
-    assert [invoice.status for invoice in sent] == [Status.OPEN, Status.PAID]
 
+    # When July's and August's are delivered
+    found = deliver(world, open_gateway(), july.id, august.id, terms=StripeTerms(send_zero=send_zero))
 
-def test_more_lines_than_stripe_takes_are_parked_before_anything_is_made(
-    world: World, stand_in: StripeStandIn, open_gateway: Open
-) -> None:
-    world.apply(
-        '[[meters]]\nname = "wide"\nevent_type = "wide"\ngroup_by = ["region"]\n'
-        '[[plans]]\nname = "wide"\ncurrency = "usd"\n'
-        '[[plans.prices]]\nmeter = "wide"\nmodel = "per_unit"\nunit_price = "1"\nper_group = true'
-    )
-    world.subscribe("cus_1", plan="wide", end="2025-08-01T00:00:00Z")
-    for region in range(251):
-        world.use("cus_1", 1, utc(2025, 7, 5), meter="wide", region=f"r{region}")
-    (invoice,) = world.run(utc(2025, 8, 1), stripe=True).invoices
-
-    (parked,) = deliver(world, open_gateway(), invoice.id).parked
-
-    assert parked.reason == "too_many_lines"
-    assert stand_in.calls == []
+    # Then August's is paid, with Stripe or without
+    assert [invoice.id for invoice in found.sent] == ([july.id, august.id] if send_zero else [july.id])
+    assert [invoice.id for invoice in found.kept] == ([] if send_zero else [august.id])
+    assert load(world, august.id).status is Status.PAID
+    assert len(stand_in.test.invoices) == 1 + send_zero
 
 
 @pytest.mark.parametrize(
-    ("currency", "price", "shown"), [("jpy", "1200", 1200), ("isk", "5", 500), ("kwd", "0.01", 10)]
+    ("currency", "price", "shown"),
+    [("usd", "1.20", 120), ("jpy", "1200", 1200), ("isk", "500", 50000), ("ugx", "5000", 500000)]
+    + [(currency, "1.23", 1230) for currency in ("bhd", "jod", "kwd", "omr", "tnd")],
 )
 def test_amounts_are_stripes_integers_in_each_currency(
     world: World, stand_in: StripeStandIn, open_gateway: Open, currency: str, price: str, shown: int
@@ -206,6 +178,36 @@ def test_amounts_are_stripes_integers_in_each_currency(
 
     (theirs,) = stand_in.test.invoices.values()
     assert (theirs["total"], theirs["currency"], theirs["status"]) == (shown, currency, "open")
+
+
+def test_how_it_is_collected_and_taxed_is_passed_through(
+    world: World, stand_in: StripeStandIn, open_gateway: Open
+) -> None:
+    invoice_id = make(world, stand_in)
+    terms = StripeTerms(collect=True, collection_method=CollectionMethod.SEND, days_until_due=14, automatic_tax=True)
+
+    deliver(world, open_gateway(), invoice_id, terms=terms)
+
+    (draft,) = stand_in.calls_to(CREATE)
+    assert (draft.params["collection_method"], draft.params["days_until_due"]) == ("send_invoice", "14")
+    assert draft.params["automatic_tax"] == {"enabled": "true"}
+    assert [call.params["auto_advance"] for call in stand_in.calls_to(FINALIZE)] == ["true"]
+
+
+@pytest.mark.parametrize("route", [ADD_LINES, READ, FINALIZE])
+def test_a_draft_that_was_deleted_at_stripe_is_made_anew(
+    world: World, stand_in: StripeStandIn, open_gateway: Open, route: str
+) -> None:
+    # Given a delivery that stopped with a draft at Stripe, which somebody deletes
+    invoice_id = make(world, stand_in)
+    stand_in.fault(route, "before", "drop")
+    deliver(world, open_gateway(), invoice_id)
+    (draft,) = stand_in.test.invoices
+    stand_in.test.delete_invoice(draft, {})
+
+    deliver(world, open_gateway(), invoice_id)
+
+    assert_delivered_once(world, stand_in, invoice_id)
 
 
 def test_the_first_push_binds_the_ledger_to_an_account_and_mode(

@@ -8,13 +8,13 @@ import psycopg
 import pytest
 
 from flusher.database import connect
-from flusher.invoicing.deliver import deliver_invoices
+from flusher.invoicing.deliver import Deliverer
 from flusher.invoicing.gateway import Gateway
+from flusher.invoicing.payload import StripeTerms
 from tests.invoicing.delivery import (
+    ADD_LINES,
     CREATE,
     FINALIZE,
-    ITEM,
-    LINES,
     READ,
     Open,
     age_intents,
@@ -27,7 +27,7 @@ from tests.stripe_stand_in import StripeStandIn
 
 
 @pytest.mark.parametrize("effect", ["before", "after"])
-@pytest.mark.parametrize("route", [CREATE, ITEM, FINALIZE, READ, LINES])
+@pytest.mark.parametrize("route", [CREATE, ADD_LINES, READ, FINALIZE])
 def test_a_call_that_is_lost_is_made_up_for(
     world: World, stand_in: StripeStandIn, open_gateway: Open, route: str, effect: Literal["before", "after"]
 ) -> None:
@@ -35,9 +35,9 @@ def test_a_call_that_is_lost_is_made_up_for(
     for answer, later in product(answers, (False, True)):
         # Given a call that fails before or after its effect
         invoice_id = make(world, stand_in, f"cus_{answer}_{later}")
-        stand_in.fault(route, effect, answer, skip=1 if route == ITEM else 0)
+        stand_in.fault(route, effect, answer)
         first = deliver(world, open_gateway(), invoice_id)
-        assert [(waiting.invoice, waiting.reason) for waiting in first.waiting] == [(invoice_id, "stripe_unavailable")]
+        assert [(waiting.id, waiting.reason) for waiting in first.waiting] == [(invoice_id, "stripe_unavailable")]
 
         # When it is run again, at once or when the key is forgotten
         if later:
@@ -50,7 +50,7 @@ def test_a_call_that_is_lost_is_made_up_for(
 
 def test_calls_are_repeated_within_a_run(world: World, stand_in: StripeStandIn, open_gateway: Open) -> None:
     invoice_id = make(world, stand_in)
-    for route in (CREATE, ITEM, FINALIZE):
+    for route in (CREATE, ADD_LINES, FINALIZE):
         stand_in.fault(route, "after", "drop")
         stand_in.fault(route, "before", 409)
 
@@ -108,7 +108,7 @@ def test_killed_at_any_statement_it_is_one_invoice(world: World, stand_in: Strip
             connection.cursor_factory = DyingCursor
             LEFT[0] = statements
             try:
-                deliver_invoices(connection, world.url, gateway, [invoice_id])
+                Deliverer(connection, gateway, StripeTerms()).deliver(invoice_id)
             except Killed:
                 continue
             break
@@ -122,15 +122,15 @@ def test_killed_at_any_statement_it_is_one_invoice(world: World, stand_in: Strip
 def test_killed_around_any_call_it_is_one_invoice(
     world: World, stand_in: StripeStandIn, open_gateway: Open, moment: str
 ) -> None:
-    for call, later in product(range(8), (False, True)):
+    for call, later in product(range(6), (False, True)):
         # Given a delivery that is killed around one of its calls
         invoice_id = make(world, stand_in, f"cus_{call}_{later}")
         dying: Any = DyingGateway(open_gateway(), call, moment)
         try:
             deliver(world, dying, invoice_id)
-            assert call >= 6  # create, three items, compare, finalize
+            assert call >= 4  # create, add lines, compare, finalize
         except Killed:
-            assert call < 6
+            assert call < 4
 
         # When it is run again, at once or when the keys are forgotten
         if later:
@@ -139,19 +139,6 @@ def test_killed_around_any_call_it_is_one_invoice(
 
         # Then there is one invoice
         assert_delivered_once(world, stand_in, invoice_id)
-
-
-def test_after_three_invoices_without_an_answer_the_rest_waits(
-    world: World, stand_in: StripeStandIn, open_gateway: Open
-) -> None:
-    ids = [make(world, stand_in, f"cus_{number}") for number in range(5)]
-    stand_in.fault(CREATE, "before", "drop", times=100)
-
-    found = deliver(world, open_gateway(), *ids)
-
-    assert [waiting.invoice for waiting in found.waiting] == ids
-    assert {waiting.reason for waiting in found.waiting} == {"stripe_unavailable"}
-    assert len(stand_in.calls_to(CREATE)) == 3
 
 
 def test_a_stripe_that_keeps_failing_ends_the_run_and_not_the_invoice(
