@@ -11,7 +11,7 @@ from tests.simulation.world import WALL_BASE_S, Process, World
 Key = tuple[Any, ...]
 TABLES: Final = (
     "ledger", "shards", "producers", "positions", "revisions", "events", "claims", "usage", "event_conflicts",
-    "quarantine", "discrepancies", "holes", "voids",
+    "quarantine", "discrepancies", "holes", "voids", "usage_values",
 )  # fmt: skip
 GONE: Final = object()
 

@@ -25,6 +25,7 @@ PROBLEMS_MAX: Final = 6  # that a report lists
 METERS: Final = (
     '[{"name":"api_call","event_type":"api_call"},{"name":"calls","event_type":"api_call","aggregation":"count"}]'
 )
+DETAILED: Final = METERS.replace('"count"', '"count","detailed":true')  # its events are kept one by one
 
 
 @dataclass
@@ -173,7 +174,7 @@ class History:
         world.log(f"the dice end at {rng.random()}")
 
     def _change_meters(self) -> None:
-        self.database.tables["revisions"][1,] = METERS
+        self.database.tables["revisions"][1,] = DETAILED if self.seed % 2 else METERS
 
     def _wait_until_drained(self) -> None:
         deadline_s = self.world.now_s + HEAL_S

@@ -17,8 +17,9 @@ from sidecar.contract.asking import Asking, Missing
 from sidecar.contract.codec import Position, Running
 from sidecar.contract.codes import TaximeterError
 from sidecar.contract.event import Event
-from sidecar.contract.meters import WINDOW_S, WINDOW_US, Amount, Counter, Revision, decode_revision
+from sidecar.contract.meters import WINDOW_S, WINDOW_US, Amount, Counter, Revision
 from sidecar.contract.scripts import DayTotals
+from tests.simulation.database import GONE
 from tests.simulation.session import LedgerSession
 
 DAYS_AT_ONCE: Final = 2
@@ -73,12 +74,12 @@ class MemoryLedger(LedgerSession):
 
     def revision(self, number: int) -> Revision:
         """Returns the meters that a batch was counted under."""
-        if number not in self._revisions:
-            for found, meters in self.revisions().items():
-                self._revisions[found] = decode_revision(found, meters)
-        if number not in self._revisions:
-            raise TaximeterError("codec_unknown", f"revision {number} is not known")
-        return self._revisions[number]
+        return self._revisions.numbered(number)
+
+    def keeping(self, number: int) -> Revision:
+        """Returns the same meters; those that keep values by now keep them."""
+        self._revisions.refresh()
+        return self._revisions.keeping(number)
 
     def register(self, producer: str, asking: Asking, zeros: Sequence[Position]) -> bool:
         """Makes a producer known, or takes back that it was let go; False when it is known already."""
@@ -255,7 +256,16 @@ class MemoryLedger(LedgerSession):
         return there
 
     def store_values(self, cases: Sequence[Case]) -> None:
-        """Keeps nothing: no meter here needs single events."""
+        """Keeps what the inserted events are to the meters that need each."""
+        session = self._session
+        for case in cases:
+            events, revision = case.batch.events, self.keeping(case.batch.revision)
+            for event in (events[place] for place in case.singles()):
+                for value in revision.values(event.event_type, event.properties, event.nanos):
+                    key = (event.time_us, event.key, value.meter)
+                    if session.get("usage_values", key) is not None:
+                        raise DataRefused("a value that is there")
+                    session.put("usage_values", key, (event.user_id, value.dimensions, value.nanos, value.label))
 
     def store_refused(self, shard: int, cases: Iterable[Case]) -> None:
         """Keeps conflicts and quarantine."""
@@ -303,6 +313,8 @@ class MemoryLedger(LedgerSession):
             if at == shard and not voided and first_us <= void.time_us <= last_us and event is not None:
                 session.put("voids", key, (shard, void, True))
                 found.append(_voided(event))
+                for kept in [kept for kept, _ in session.rows("usage_values") if kept[:2] == key]:
+                    session.put("usage_values", kept, GONE)
         return found
 
     def voided(self, voids: Sequence[Void]) -> list[Voided]:

@@ -224,6 +224,7 @@ class Oracle:
             self._judge(group, payloads, counted)
         self._voids(rows)
         self._usage(rows)
+        self._values(rows)
         self._totals()
         self._tables(hosts)
 
@@ -297,6 +298,23 @@ class Oracle:
         if there != dict(wanted):
             names = {name for name in there.keys() | wanted.keys() if there.get(name) != wanted.get(name)}
             self.violation(f"usage differs from the events: {sorted(names)[:3]}")
+
+    def _values(self, rows: Sequence[Any]) -> None:
+        """What is kept of single events is there for each event that counts, once, where the meters say so."""
+        if "detailed" not in self.database.tables["revisions"].get((1,), ""):
+            wanted: list[Any] = []
+        else:
+            voided = {_named(row[3]) for row in rows if row[3].event_type == VOID}
+            wanted = sorted(
+                (event.time_us, event.key, "calls", event.user_id)
+                for _, _, revision, event, _ in rows
+                if revision == 1
+                and event.event_type == "api_call"
+                and (event.id is None or _named(event) not in voided)
+            )
+        kept = self.database.tables["usage_values"].items()
+        if sorted((*key, row[0]) for key, row in kept) != wanted:
+            self.violation(f"{len(kept)} values are kept, of {len(wanted)} events that count")
 
     def _totals(self) -> None:
         """What Redis shows as committed is usage."""

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from flusher.ledger import Ledger, Result
+from flusher.revisions import Revisions
 from sidecar.contract.codes import TryAgainError
-from sidecar.contract.meters import Revision
 from tests.simulation.database import Database, Session, Transaction
 from tests.simulation.world import Killed, Process
 
@@ -21,7 +21,7 @@ class LedgerSession(Ledger):
     def __init__(self, database: Database, process: Process) -> None:
         self._database = database
         self._process = process
-        self._revisions: dict[int, Revision] = {}
+        self._revisions = Revisions(self.revisions)
         self._session = Session(database, process)
 
     def _statement(self) -> Session:
