@@ -140,3 +140,15 @@ def test_an_old_schema_is_named(
 ) -> None:
     assert main(["apply", str(file), "--database-url", make_database(migrated=False)]) == 1
     assert "taximeter migrate" in capsys.readouterr().err
+
+
+def test_a_moment_is_said_with_effective(file: Path, database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["apply", str(file), "--database-url", database_url])
+    file.write_text(FULL.replace('"0.01"', '"0.02"'))
+    arguments = ["apply", str(file), "--database-url", database_url]
+    capsys.readouterr()
+    assert main([*arguments, "--effective", "2025-07-10T15:00:00+02:00"]) == 0
+    assert "~ plan pro (version 2, from 2025-07-10T13:00:00Z on)" in capsys.readouterr().out
+    # And without it there is nothing to reach back to
+    assert main([*arguments, "--into-closed"]) == 2
+    assert "expected --effective T with it" in capsys.readouterr().err
