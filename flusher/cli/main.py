@@ -58,6 +58,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "simulate": Command("flusher.cli.simulate", "rate past usage by a plan that does not exist yet, old beside new"),
     "explain": Command("flusher.cli.explain", "show where every line of an invoice comes from"),
     "late": Command("flusher.cli.late", "list usage that came too late to be billed by itself, and let it be billed"),
+    "meters": Command("flusher.cli.meters", "list usage that is not at Stripe's meters yet, and decide on it"),
     "price": Command("flusher.cli.price", "show what a price makes of a quantity"),
     "verify": Command("flusher.cli.verify", "prove that what was accepted is what will be billed"),
     "rebuild": Command("flusher.cli.rebuild", "restore Redis from PostgreSQL; safe at any time"),

@@ -92,7 +92,7 @@ CODES: Final[dict[str, str]] = {
     "producers_behind": "a sidecar may still have events of the period; it waits up to the finalization window",
     "proof_broken": "counters and events are known to disagree on it, or records are missing; see `taximeter verify`",
     "boundary_summed": "the period begins or ends inside a window of which some events are known by their sum alone",
-    "too_many_lines": "the invoice has more lines than Stripe takes",
+    "stripe_customer_missing": "Stripe has no customer for the invoice, and it is parked",
     "delivery_in_progress": "another run delivers this invoice now",
     "stripe_key_missing": "no Stripe key is set, and the invoice was made to be sent",
     "stripe_key_refused": "Stripe does not take this key, or it needs --live",
@@ -100,6 +100,10 @@ CODES: Final[dict[str, str]] = {
     "stripe_unavailable": "Stripe does not answer; the next run goes on from here",
     "stripe_refused": "Stripe refused it for good; the invoice is parked with the reason",
     "stripe_lines_differ": "what Stripe has of the invoice is not what it should be; it is not finalized",
+    "stripe_sink_differs": "the ledger's usage goes to Stripe the other way; both would bill it twice",
+    "meter_event_too_old": "Stripe takes meter events of the last 35 days; an operator decides on its units",
+    "meter_event_unconfirmed": "nobody can tell whether Stripe has the meter event; an operator decides",
+    "meter_event_missing": "there is no such meter event; `taximeter meters` lists those that are not sent",
     "usage_invalid": "the command was called with something that it can't use",
 }
 

@@ -18,12 +18,12 @@ SELECT name FROM meters WHERE aggregation IN ('sum', 'count') ORDER BY name
 
 -- name: lock_metering
 -- One run at a time takes usage into events; released at the end of the transaction.
-SELECT set_config('lock_timeout', '60s', true), pg_advisory_xact_lock(7386135)
+SELECT set_config('lock_timeout', '60s', true), pg_advisory_xact_lock(7386140)
 
 -- name: try_lock_meter_calls
 -- Whether this session may send meter events: Stripe takes one call at a time of a customer and meter. Released with
 -- the session; correctness does not hang on it, the identifiers see to that.
-SELECT pg_try_advisory_lock(7386136) AS held
+SELECT pg_try_advisory_lock(7386141) AS held
 
 -- name: list_metered_customers
 -- Customers that may have something to send, in order, after one of them. Erased ones stay as they are.
@@ -45,6 +45,7 @@ SELECT customer FROM (
     (SELECT DISTINCT customer FROM metered_carries WHERE customer > %(after)s ORDER BY customer LIMIT %(limit)s)
 ) AS found
 WHERE (%(customer)s::text IS NULL OR customer = %(customer)s)
+  AND customer NOT IN (SELECT erasure FROM erasures) AND customer NOT IN (SELECT token FROM erased_users)
 ORDER BY customer LIMIT %(limit)s
 
 -- name: read_unmetered
