@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Final
 
 from flusher.catalog.reader import Table, shown, text_fault
-from sidecar.contract.event import STRING_BYTES_MAX
+from sidecar.contract.event import STRING_BYTES_MAX, VOID_TYPE
 from sidecar.contract.meters import PROPERTY_PREFIX, Meter, property_text
 
 METER_NAME_BYTES_MAX: Final = 128
@@ -41,6 +41,9 @@ def read_meter(table: Table, current: Mapping[str, Meter]) -> Meter | None:
     name = table.text("name", bytes_max=METER_NAME_BYTES_MAX)
     aggregation = table.choice("aggregation", Aggregation, Aggregation.SUM)
     event_type = table.text("event_type")
+    for key, value in (("name", name), ("event_type", event_type)):
+        if value == VOID_TYPE:
+            table.problem(key, "another one", f"{VOID_TYPE} is the type of voids, which no meter counts")
     field = _read_field(table, aggregation)
     group_by = table.texts("group_by", (), GROUP_BY_MAX, GROUP_BY_NAME_BYTES_MAX)
     allowed = _read_filter(table)

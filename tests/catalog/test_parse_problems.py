@@ -38,6 +38,8 @@ METER_CASES = [
     (meter(f'name = "{"x" * 129}"\nevent_type = "a"'), "meters[0].name", "at most 128 bytes"),
     (meter(f'name = "a"\nevent_type = "{"é" * 129}"'), "meters[0].event_type", "at most 256 bytes"),
     (meter('name = "a\\u0000b"\nevent_type = "a"'), "meters[0].name", "no control characters"),
+    (meter('name = "a"\nevent_type = "taximeter.void"'), "meters[0].event_type", "which no meter counts"),
+    (meter('name = "taximeter.void"\nevent_type = "a"'), "meters[0].name", "which no meter counts"),
     (meter('name = "a"\nevent_type = "a"\ndetailed = "yes"'), "meters[0].detailed", "true or false"),
     (
         meter('name = "a"\nevent_type = "a"\naggregation = "unique"'),
