@@ -15,15 +15,16 @@ MISSING: Final = "stripe_resource_missing"
 
 
 class RemoteFinal(NamedTuple):
-    """An invoice at Stripe. `sum` is what its lines come to before tax, `remaining` what is due: Stripe's integers.
+    """An invoice at Stripe. `sum` is what its lines come to before tax, `total` after it, `remaining` what is due.
 
-    `ledger` and `invoice` are our ids in its metadata, empty where it has none.
+    These are Stripe's integers. `ledger` and `invoice` are our ids in its metadata, empty where it has none.
     """
 
     id: str
     status: Status
     currency: str
     sum: int
+    total: int
     remaining: int
     ledger: str
     invoice: str
@@ -79,6 +80,7 @@ def _final(found: Any) -> RemoteFinal:
         Status(found.status or Status.DRAFT),
         found.currency,
         found.subtotal,
+        found.total,
         found.amount_remaining,
         str(metadata.get(LEDGER, "")),
         str(metadata.get(INVOICE, "")),

@@ -1,0 +1,1 @@
+"""What Stripe sends us: `taximeter webhooks`."""
