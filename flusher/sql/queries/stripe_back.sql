@@ -106,9 +106,14 @@ SET status = %(to)s, problem = %(problem)s, stripe_credit_note = coalesce(%(made
 WHERE id = %(note)s AND status = %(from)s
 RETURNING id
 
--- name: hold_finals
--- One command at a time corrects an invoice at Stripe, on a connection of its own that holds nothing else.
-SELECT pg_advisory_xact_lock(7386139, hashtext(%(invoice)s))
+-- name: lock_correction
+-- One command at a time corrects an invoice; released by `unlock_correction` or when the connection ends. Correctness
+-- does not hang on it, the idempotency keys see to that.
+SELECT pg_advisory_lock(7386139, hashtext(%(invoice)s))
+
+-- name: unlock_correction
+-- The correction of an invoice ended.
+SELECT pg_advisory_unlock(7386139, hashtext(%(invoice)s))
 
 -- name: begin_reconciliation
 -- What was seen at Stripe, until the connection ends.
