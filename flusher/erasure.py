@@ -37,6 +37,20 @@ SCAN_COUNT: Final = 1_000
 NAMED_MAX: Final = 5
 _DAY: Final = timedelta(days=1)
 _HOUR: Final = timedelta(hours=1)
+_MONEY: Final = (
+    "subscriptions",
+    "invoices",
+    "invoice_lines",
+    "invoice_voids",
+    "intents",
+    "credit_notes",
+    "small_amounts",
+    "grants",
+    "stripe_customers",
+    "metered_hours",
+    "metered_carries",
+    "metered_events",
+)
 _BY_TIME: Final = ("events", "boundary_events", "usage", "usage_values")
 _AT_ONCE: Final = ("event_conflicts", "voids", "backfill_events", "discrepancies")
 
@@ -129,6 +143,8 @@ class Eraser:
         problems = [
             (found["running"], "subscriptions that have not ended: {}; end them with `taximeter apply`"),
             (found["undelivered"], "invoices that are not delivered: {}; run `taximeter invoice`"),
+            (found["notes"], "credit notes that are not issued: {}; see `taximeter credit`"),
+            (found["metered"], "meter events that are not sent: {}; see `taximeter meters`"),
             (waiting, "events in quarantine: {}; see `taximeter quarantine retry` and `discard`"),
             (found["discrepancies"], "{} open discrepancies; see `taximeter verify`"),
             (found["holes"], "{} holes that nobody accepted, which may be its events; see `taximeter holes`"),
@@ -224,7 +240,7 @@ class Eraser:
             self._run("allow_erasing")
             counts = {"customer_users": self._run("erase_customer_users", **known)}
             counts["customers"] = self._run("erase_customers", **known)
-            for name in ("subscriptions", "invoices", "invoice_lines", "intents", "small_amounts", "grants"):
+            for name in _MONEY:
                 counts[name] = self._run(f"erase_{name}", **known)
             self._count(erasure, counts)
         return _Tokens(erasure, of_user, shards)

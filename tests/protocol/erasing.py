@@ -98,6 +98,18 @@ SELECT id, 'create_invoice', 1, id, '{"customer": "needle"}', 'no such customer:
 FROM invoices WHERE customer = 'needle-acme' LIMIT 1;
 INSERT INTO small_amounts (invoice, customer, currency, amount)
 SELECT id, customer, currency, 0.1 FROM invoices WHERE customer = 'needle-acme' LIMIT 1;
+INSERT INTO stripe_customers (customer, invoice, stripe_customer)
+SELECT customer, id, 'cus_needle' FROM invoices WHERE customer = 'needle-acme' LIMIT 1;
+INSERT INTO credit_notes (id, invoice, amount, reason, paid_as, status, decided_at, problem)
+SELECT id, id, 1, 'needle', 'refund', 'issued', now(), 'no such customer: needle'
+FROM invoices WHERE customer = 'needle-acme' LIMIT 1;
+INSERT INTO invoice_voids (invoice, reason, rebilled_at)
+SELECT id, 'needle', now() FROM invoices WHERE customer = 'needle-acme' LIMIT 1;
+INSERT INTO metered_hours VALUES ('needle-acme', 'calls', '2020-01-01', 1);
+INSERT INTO metered_carries VALUES ('needle-acme', 'calls', 0, 1);
+INSERT INTO metered_events (identifier, customer, meter, hour, units, state, detail, event_name, stripe_customer,
+                            ended_at)
+VALUES ('12345678', 'needle-acme', 'calls', '2020-01-01', 1, 'sent', 'needle', 'calls', 'cus_needle', now());
 UPDATE credit_grants SET voided = remaining, remaining = 0, voided_at = now(), void_reason = 'needle is leaving';
 """
 

@@ -256,6 +256,8 @@ INSERT INTO holes (producer, shard, first_sequence, last_sequence, events) SELEC
         ("UPDATE subscriptions SET end_at = '2190-01-01'", "have not ended"),
         ("UPDATE invoices SET delivery = 'pending'", "not delivered"),
         ("UPDATE quarantine SET resolved_at = NULL, resolved_as = NULL, resolution = NULL", "in quarantine"),
+        ("UPDATE credit_notes SET status = 'draft', decided_at = NULL", "not issued"),
+        ("UPDATE metered_events SET state = 'pending', ended_at = NULL", "not sent: 12345678"),
         (A_DISCREPANCY, "1 open discrepancies"),
         (HOLES, "holes that nobody accepted"),
         (LATE_USAGE, "1 closed periods have changed"),

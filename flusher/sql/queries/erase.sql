@@ -13,13 +13,18 @@ SELECT coalesce((SELECT array_agg(user_id ORDER BY place) FROM customer_users WH
        (SELECT customer FROM customer_users WHERE user_id = %(customer)s AND customer <> %(customer)s) AS other
 
 -- name: find_open_business
--- What must end before a customer can be erased: subscriptions that run, invoices on their way, open discrepancies, and
--- holes that nobody accepted on the shards of its users.
+-- What must end before a customer can be erased: subscriptions that run, invoices, credit notes and meter events on their
+-- way, open discrepancies, and holes that nobody accepted on the shards of its users.
 SELECT
     (SELECT array_agg(id ORDER BY id) FROM subscriptions
      WHERE customer = %(customer)s AND (end_at IS NULL OR end_at > clock_timestamp())) AS running,
     (SELECT array_agg(id ORDER BY id) FROM invoices
      WHERE customer = %(customer)s AND delivery IN ('pending', 'parked')) AS undelivered,
+    (SELECT array_agg(credit_notes.id ORDER BY credit_notes.id)
+     FROM credit_notes JOIN invoices ON invoices.id = credit_notes.invoice
+     WHERE customer = %(customer)s AND credit_notes.status IN ('draft', 'confirming')) AS notes,
+    (SELECT array_agg(identifier ORDER BY identifier) FROM metered_events
+     WHERE customer = %(customer)s AND state IN ('pending', 'parked')) AS metered,
     (SELECT count(*) FROM discrepancies WHERE resolved_at IS NULL AND user_id = ANY(%(users)s)) AS discrepancies,
     (SELECT count(*) FROM holes WHERE accepted_at IS NULL AND shard = ANY(%(shards)s)) AS holes
 
@@ -78,6 +83,34 @@ WHERE invoices.id = line.invoice AND invoices.customer = %(erasure)s AND line.di
 -- What was sent to Stripe; the ids of what it made stay.
 UPDATE stripe_intents SET params = '{}', error = NULL
 FROM invoices WHERE invoices.id = stripe_intents.invoice AND invoices.customer = %(erasure)s
+
+-- name: erase_credit_notes
+-- What people and Stripe said of them; amounts stay.
+UPDATE credit_notes SET reason = 'erased', problem = NULL
+FROM invoices WHERE invoices.id = credit_notes.invoice AND invoices.customer = %(erasure)s
+
+-- name: erase_invoice_voids
+-- Why invoices were voided.
+UPDATE invoice_voids SET reason = 'erased'
+FROM invoices WHERE invoices.id = invoice_voids.invoice AND invoices.customer = %(erasure)s
+
+-- name: erase_stripe_customers
+-- Who it is at Stripe: nothing is sent there any more.
+DELETE FROM stripe_customers WHERE customer = %(customer)s
+
+-- name: erase_metered_hours
+-- What was sent to Stripe's meters stays sent.
+UPDATE metered_hours SET customer = %(erasure)s WHERE customer = %(customer)s
+
+-- name: erase_metered_carries
+-- Meter events follow.
+UPDATE metered_carries SET customer = %(erasure)s WHERE customer = %(customer)s
+
+-- name: erase_metered_events
+-- Who they were of at Stripe, and what it said.
+UPDATE metered_events
+SET detail = NULL, stripe_customer = CASE WHEN stripe_customer IS NOT NULL THEN %(erasure)s END
+WHERE customer = %(erasure)s
 
 -- name: erase_small_amounts
 -- What was too little to collect: no invoice of the customer follows that could bill it.
