@@ -17,6 +17,7 @@ from sidecar.contract.meters import (
     Meter,
     Revision,
     Share,
+    Value,
     canonical_dimensions,
     decode_revision,
     encode_meters,
@@ -289,6 +290,67 @@ def test_meters_survive_the_wire() -> None:
     assert again.meters == REVISION.meters
     assert again.number == 3
     assert encode_meters(again.meters) == wire
+
+
+# -- single events
+
+
+def values(properties: dict[str, object], *meters: Meter, nanos: int = NANO) -> list[Value]:
+    """Returns what one event of type `call` with these properties is to meters."""
+    return Revision(1, meters).values("call", json.dumps(properties), nanos)
+
+
+@pytest.mark.parametrize("aggregation", ["max", "min", "latest", "weighted_sum"])
+def test_a_meter_that_sums_can_t_tell_keeps_the_number_of_each_event(aggregation: str) -> None:
+    plain = meter(aggregation=aggregation)
+    sizes = meter(name="sizes", aggregation=aggregation, field="properties.size", group_by=["region"])
+    assert values({"size": 1.5, "region": "eu"}, plain, sizes, nanos=-7) == [
+        Value("calls", NO_DIMENSIONS, -7, None),
+        Value("sizes", '{"region":"eu"}', 3 * NANO // 2, None),
+    ]
+    assert values({"region": "eu"}, sizes) == []  # without the property it is not counted
+    assert values({"size": "big"}, sizes) == []
+
+
+def test_a_meter_whose_sums_are_enough_keeps_nothing_unless_it_is_detailed() -> None:
+    plain = [meter(name=kind, aggregation=kind) for kind in ("sum", "count", "avg")]
+    revision = Revision(1, plain)
+    assert (revision.keeps_values("call"), values({}, *plain)) == (False, [])
+    assert Revision(1, []).values("call", "", NANO) == []
+    detailed = [meter(name=kind, aggregation=kind, detailed=True) for kind in ("sum", "count")]
+    assert Revision(1, detailed).keeps_values("call")
+    assert values({}, *detailed, nanos=5) == [
+        Value("sum", NO_DIMENSIONS, 5, None),
+        Value("count", NO_DIMENSIONS, NANO, None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "label", "nanos"),
+    [("abc", "abc", 0), ("", "", 0), (True, "true", 0), (7, "7", 7 * NANO), (1.50, "1.5", 3 * NANO // 2)],
+)
+def test_unique_takes_every_value_by_its_text(value: object, label: str, nanos: int) -> None:
+    visitors = meter(aggregation="unique", field="properties.session")
+    assert values({"session": value}, visitors) == [Value("calls", NO_DIMENSIONS, nanos, label)]
+    # counters hold what is a number of it, and the number of events
+    assert shares({"session": value}, visitors, events=3) == [Share("calls", NO_DIMENSIONS, 3 * nanos)]
+    assert Revision(1, [visitors]).problem("call", {"session": value}) is None
+    assert (values({}, visitors), shares({}, visitors)) == ([], [])
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "max", "min", "avg", "latest", "weighted_sum"])
+def test_what_is_no_number_is_refused_where_a_meter_reads_one(aggregation: str) -> None:
+    revision = Revision(1, [meter(aggregation=aggregation, field="properties.size")])
+    problem = revision.problem("call", {"size": "big"})
+    assert problem is not None
+    assert problem.startswith(f"properties.size: meter calls ({aggregation}) reads it, expected a number")
+    assert revision.problem("call", {}) is None
+    assert revision.problem("call", {"size": 3}) is None
+
+
+def test_an_event_type_names_the_meters_that_it_feeds() -> None:
+    revision = Revision(1, [meter(name="a"), meter(name="b"), meter(name="c", event_type="other")])
+    assert [revision.fed_by(name) for name in ("call", "other", "new")] == [{"a", "b"}, {"c"}, {"new"}]
 
 
 @pytest.mark.parametrize(
