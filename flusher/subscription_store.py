@@ -51,11 +51,12 @@ def write_staged(connection: Connection) -> None:
         connection.execute(query(statement))
 
 
-def write_subscriptions(connection: Connection, subscriptions: Iterable[Subscription]) -> None:
+def write_subscriptions(connection: Connection, subscriptions: Collection[Subscription]) -> None:
     """Add subscriptions, or change their terms and end."""
-    stage(connection)
-    copy_staged(connection, enumerate(subscriptions))
-    write_staged(connection)
+    if subscriptions:
+        stage(connection)
+        copy_staged(connection, enumerate(subscriptions))
+        write_staged(connection)
 
 
 def load_invoiced(connection: Connection, ids: Collection[str]) -> dict[str, datetime]:
