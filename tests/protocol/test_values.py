@@ -2,11 +2,12 @@
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import pairwise
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -24,9 +25,11 @@ from flusher.usage import Part, Range
 from flusher.usage import read_usage as read_usage_parts
 from sidecar.contract.codes import TryAgainError
 from sidecar.contract.event import Event
+from sidecar.contract.identity import shard_of
 from sidecar.contract.units import NANO, to_decimal
 from tests.flusher.meters_oracle import Group, Happened, shown
 from tests.protocol.system import JULY_US, System, an_event
+from tests.protocol.voiding import a_void
 
 DAY_US = 86_400_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -211,6 +214,29 @@ async def test_every_aggregation_is_the_same_however_events_are_split_over_drain
     await system.flush()
     # then what is read is what plain Python makes of all of them
     check(system, [one for one, _ in made], dice)
+
+
+async def test_users_of_several_shards_are_one_customer(
+    redis_url: str, make_database: Callable[..., str], tmp_path: Path
+) -> None:
+    # given users on different shards, some of whose events are voided later on
+    system = System(redis_url, make_database(shards=3), tmp_path)
+    try:
+        dice = random.Random(3)
+        with connect(system.database_url, autocommit=True) as connection:
+            apply_catalog(connection, catalog())
+        made = happenings(dice, 60)
+        await system.send([event for _, event in made[:40]])
+        await system.flush()
+        await system.send([*(a_void(event) for _, event in made[30:45]), *(event for _, event in made[40:])])
+        await system.flush()
+        # then what is read is what plain Python makes of the others
+        assert {event.user_id for _, event in made} == set(USERS)
+        assert len({shard_of(user, 3) for user in USERS}) > 1
+        check(system, [one for one, _ in made[:30] + made[45:]], dice)
+        assert (await prove(system)).ok
+    finally:
+        await system.close()
 
 
 async def test_a_flusher_that_ends_behind_the_commit_keeps_each_value_once(
