@@ -4,6 +4,7 @@ A name that the package does not know is refused as Stripe refuses it, so a miss
 fail there. The package is the only source: nothing is listed by hand.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal, InvalidOperation
@@ -39,6 +40,22 @@ def decode_form(pairs: Iterable[tuple[str, str]]) -> Params:
             place = place.setdefault(part, {})
         place[str(len(place)) if last == "[]" else last] = value
     return root
+
+
+def decode_json(text: str) -> Params:
+    """Return a body of API v2 in the form of `decode_form`; raise ApiError for what is no JSON object."""
+    try:
+        body = json.loads(text or "{}")
+    except ValueError as error:
+        raise ApiError(400, "Invalid JSON in the request body.", code="invalid_json") from error
+    params: Params = _by_place(body if isinstance(body, dict) else {"": body})
+    return params
+
+
+def _by_place(value: Any) -> Any:
+    if isinstance(value, list):
+        return {str(place): _by_place(item) for place, item in enumerate(value)}
+    return {name: _by_place(item) for name, item in value.items()} if isinstance(value, dict) else value
 
 
 @cache

@@ -18,8 +18,8 @@ from tests.stripe_stand_in.base import Clock
 from tests.stripe_stand_in.errors import ApiError
 from tests.stripe_stand_in.faults import BAD_DAY, Answer, Chance, Effect, Fault, Faults, RateLimit
 from tests.stripe_stand_in.outcomes import Asked, Keys, Outcome
-from tests.stripe_stand_in.params import Params, check, decode_form
-from tests.stripe_stand_in.routes import ROUTES
+from tests.stripe_stand_in.params import Params, check, decode_form, decode_json
+from tests.stripe_stand_in.routes import ROUTES, STREAM
 from tests.stripe_stand_in.store import Store
 
 ACCOUNT = "acct_standin00000001"
@@ -214,7 +214,7 @@ class StripeStandIn:
     async def _outcome(self, request: _Request) -> Outcome:
         """Return what a request comes to: the limit, its key in flight, faults, replays and checks, in this order."""
         try:
-            account = self._account_for(request.api_key)
+            account = self._session(request.api_key) if request.route == STREAM else self._account_for(request.api_key)
             self._check_rate()
             account.keys.begin(request.key)
         except ApiError as error:
@@ -272,12 +272,21 @@ class StripeStandIn:
             raise ApiError(status, text, code="more_permissions_required")
         return self._account(self._account_of.get(api_key, self.account), livemode=livemode)
 
+    def _session(self, token: str) -> _Account:
+        """Return whose session a token of the meter event stream is; raise ApiError for one that has ended."""
+        for account in self._accounts.values():
+            if token in account.store.sessions:
+                account.store.check_session(token)
+                return account
+        raise ApiError(401, "Invalid session token provided", code="api_key_invalid")
+
 
 async def _read(request: web.Request) -> _Request:
     resource = request.match_info.route.resource
     route = f"{request.method} {resource.canonical if resource else request.path}"
     text = await request.text() if request.method == "POST" else request.query_string
-    params = decode_form(parse_qsl(text, keep_blank_values=True))
+    is_json = request.content_type == "application/json"
+    params = decode_json(text) if is_json else decode_form(parse_qsl(text, keep_blank_values=True))
     return _Request(
         route,
         request.match_info.get("id", ""),
