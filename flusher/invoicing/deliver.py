@@ -4,9 +4,10 @@ A run that is killed anywhere, or that two runs do at once, makes one invoice: e
 recovery points say how far an invoice has come.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from types import MappingProxyType
 from typing import Final
 
 import psycopg
@@ -14,7 +15,7 @@ from psycopg.rows import TupleRow
 
 from flusher.catalog_store import load_customer
 from flusher.invoicing.customers import stripe_customers
-from flusher.invoicing.gateway import MISSING, Gateway, RefusedError, Remote, UnavailableError
+from flusher.invoicing.gateway import MISSING, Gateway, Known, RefusedError, Remote, UnavailableError
 from flusher.invoicing.intents import Intent, Step
 from flusher.invoicing.invoice import Delivery, Invoice, Point, Status, advance, next_status
 from flusher.invoicing.mending import how_to_mend
@@ -32,6 +33,7 @@ Connection = psycopg.Connection[TupleRow]
 
 LINES_AT_ONCE: Final = 100
 """Lines that one call puts on a draft. Stripe names no limit but that of the invoice; a request stays small."""
+_NOBODY: Final[Mapping[str, Known]] = MappingProxyType({})
 
 
 class _WaitError(Exception):
@@ -63,7 +65,7 @@ class Deliverer:
     """
 
     def __init__(
-        self, connection: Connection, gateway: Gateway, terms: StripeTerms, absent: Container[str] = frozenset()
+        self, connection: Connection, gateway: Gateway, terms: StripeTerms, absent: Mapping[str, Known] = _NOBODY
     ) -> None:
         self._connection = connection
         self._gateway = gateway
@@ -128,7 +130,8 @@ class Deliverer:
         if not invoice.total and not self._terms.send_zero:
             self._connection.execute(query("keep_invoice"), {"invoice": invoice.id})
         elif invoice.customer in self._absent:
-            raise RefusedError("stripe_customer_missing", f"Stripe has no customer for {invoice.customer!r}")
+            known = self._absent[invoice.customer]
+            raise RefusedError("stripe_customer_missing", f"customer {invoice.customer!r} is {known} at Stripe")
         else:
             self._move(invoice, Point.CREATING)
 

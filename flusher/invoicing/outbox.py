@@ -5,7 +5,7 @@ does not grow with the invoices but by their ids.
 """
 
 import threading
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
@@ -91,7 +91,10 @@ class Outbox:
         return made
 
     def deliver(
-        self, ids: Sequence[str], progress: Progress = lambda _done, _of: None, absent: Container[str] = frozenset()
+        self,
+        ids: Sequence[str],
+        progress: Progress = lambda _done, _of: None,
+        absent: Mapping[str, Known] | None = None,
     ) -> None:
         """Take invoices to Stripe; `standing` says afterwards what became of them.
 
@@ -102,7 +105,7 @@ class Outbox:
         @contextmanager
         def deliverer() -> Iterator[Work]:
             with self._opened() as (gateway, connection):
-                yield Deliverer(connection, gateway, self._settings.terms, absent).deliver
+                yield Deliverer(connection, gateway, self._settings.terms, absent or {}).deliver
 
         spread(ids, deliverer, self._settings.concurrency, progress)
 
