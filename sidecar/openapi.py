@@ -256,7 +256,10 @@ def _usage() -> _Schema:
             _parameter("query", "to", "A full quarter of an hour.", _TIME),
         ],
         "responses": {
-            "200": _answer("Live usage.", _ref("Usage")),
+            "200": _answer(
+                "Sums, counts and averages with all that is in Redis; other aggregations as of the last drain.",
+                _ref("Usage"),
+            ),
             **_problems("400", "401", "403", "422", "503"),
         },
     }
