@@ -74,7 +74,7 @@ def apply_catalog(
         draft = parse(text, current)
         moment = _moment(connection, draft, current, effective, into_closed=into_closed)
         settled = settle_draft(draft, current, moment)
-        if changes_what_is_kept(draft.catalog, current.with_entries(draft.catalog), current, draft.paths):
+        if changes_what_is_kept(draft.catalog, current.with_entries(draft.catalog), current):
             _hold_drains(connection)
         used = _used(connection, names_to_look_up(draft))
         changes = compare(settled, current, used, read_floor_us(connection), _summed(connection, settled, current))

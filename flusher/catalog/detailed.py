@@ -16,34 +16,38 @@ Paths = Mapping[tuple[str, str], str]
 
 def priced_per_event(read: Catalog, paths: Paths) -> Iterator[tuple[str, str]]:
     """Yield path and meter of each price in a file that looks at single events: its plans', and subscriptions' own."""
-    for name, plan in read.plans.items():
-        yield from _priced(plan.prices, f"{paths['plans', name]}.prices")
-    for name, subscription in read.subscriptions.items():
-        path = paths["subscriptions", name]
-        yield from _priced(subscription.overrides.prices, f"{path}.overrides.prices")
-        for number, change in enumerate(subscription.changes):
-            yield from _priced(change.overrides.prices, f"{path}.changes[{number}].overrides.prices")
+    for section, name, key, price in _prices(read):
+        if wants_values(price) and isinstance(price, UsagePrice):
+            yield f"{paths[section, name]}.{key}.meter", price.meter
 
 
-def _priced(prices: tuple[Price, ...], path: str) -> Iterator[tuple[str, str]]:
-    for number, price in enumerate(prices):
-        if isinstance(price, UsagePrice) and wants_values(price):
-            yield f"{path}[{number}].meter", price.meter
+def _prices(catalog: Catalog) -> Iterator[tuple[str, str, str, Price]]:
+    """Yield section, name of the entry, key and price of everything that is priced."""
+    for name, plan in catalog.plans.items():
+        for number, price in enumerate(plan.prices):
+            yield "plans", name, f"prices[{number}]", price
+    for name, subscription in catalog.subscriptions.items():
+        for number, price in enumerate(subscription.overrides.prices):
+            yield "subscriptions", name, f"overrides.prices[{number}]", price
+        for place, change in enumerate(subscription.changes):
+            for number, price in enumerate(change.overrides.prices):
+                yield "subscriptions", name, f"changes[{place}].overrides.prices[{number}]", price
 
 
-def meters_to_detail(read: Catalog, merged: Catalog, paths: Paths) -> dict[str, Meter]:
-    """Return the meters that a file prices per event and that don't keep each, as they are when they do."""
-    priced = (merged.meters.get(name) for _, name in priced_per_event(read, paths))
+def meters_to_detail(merged: Catalog) -> dict[str, Meter]:
+    """Return the meters that are priced per event, by the file or by what is in force, and don't keep each event:
+    as they are when they do."""
+    priced = {price.meter for *_, price in _prices(merged) if wants_values(price) and isinstance(price, UsagePrice)}
     return {
-        meter.name: msgspec.structs.replace(meter, detailed=True)
-        for meter in priced
-        if meter is not None and not meter.keeps_values
+        name: msgspec.structs.replace(merged.meters[name], detailed=True)
+        for name in sorted(priced & merged.meters.keys())
+        if not merged.meters[name].keeps_values
     }
 
 
-def changes_what_is_kept(read: Catalog, merged: Catalog, current: Catalog, paths: Paths) -> bool:
+def changes_what_is_kept(read: Catalog, merged: Catalog, current: Catalog) -> bool:
     """Whether meters are to keep values, with a file, that kept none before: events of them may be on their way."""
-    after = {**read.meters, **meters_to_detail(read, merged, paths)}
+    after = {**read.meters, **meters_to_detail(merged)}
     return any(
         meter.keeps_values and not (name in current.meters and current.meters[name].keeps_values)
         for name, meter in after.items()
@@ -52,7 +56,7 @@ def changes_what_is_kept(read: Catalog, merged: Catalog, current: Catalog, paths
 
 def detail_problems(read: Catalog, merged: Catalog, paths: Paths, used: Collection[str]) -> list[Problem]:
     """Return a problem for each price of `meters_to_detail` whose meter has usage: its single events are not known."""
-    wanted = meters_to_detail(read, merged, paths)
+    wanted = meters_to_detail(merged)
     return [
         Problem(
             path,

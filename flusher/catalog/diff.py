@@ -198,7 +198,7 @@ def compare(
     if problems:
         raise CatalogError(problems)
     kept = _implicit_meters_kept(draft, current, used)
-    detailed = meters_to_detail(draft.catalog, merged, draft.paths)
+    detailed = meters_to_detail(merged)
     wanted = draft.catalog.with_entries(Catalog(meters={**kept, **detailed}))
     notes = dict(settled.notes)
     for name in kept:

@@ -52,6 +52,8 @@ def test_the_same_file_again_leaves_it_so() -> None:
     assert in_force.meters["api_call"].detailed
     assert changes(text, in_force).changes == ()
     assert changes(METER, in_force).changes == ()
+    # nor can it be taken back while the price is there
+    assert changes(METER + "detailed = false\n", in_force).changes == ()
 
 
 def test_a_meter_with_usage_can_t_begin_to_keep_events_and_can_t_stop() -> None:
@@ -90,4 +92,4 @@ def test_a_maximum_keeps_events_whatever_it_says() -> None:
 def test_drains_are_held_where_meters_begin_to_keep_events(text: str, current: Catalog, changed: bool) -> None:
     found = draft(text, current)
     merged = current.with_entries(found.catalog)
-    assert changes_what_is_kept(found.catalog, merged, current, found.paths) is changed
+    assert changes_what_is_kept(found.catalog, merged, current) is changed
