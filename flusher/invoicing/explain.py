@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -13,7 +13,8 @@ from psycopg.types.json import Jsonb
 from flusher.catalog.plan_reader import read_plan
 from flusher.catalog.price_table import TableOut, price_table
 from flusher.catalog.reader import Report, Table
-from flusher.catalog_store import load_customer
+from flusher.catalog.timeline import terms_at
+from flusher.catalog_store import load_customer, load_plan_versions, load_subscriptions_of
 from flusher.invoicing.credit_store import Standing, list_standings
 from flusher.invoicing.credits import CARRIED, LINE_KIND, credit_line_id, grant_id
 from flusher.invoicing.invoice import Invoice, InvoiceLine
@@ -21,7 +22,7 @@ from flusher.invoicing.quantities import SummedWindow, read_usage
 from flusher.invoicing.store import rows
 from flusher.pricing.line import Dimensions
 from flusher.pricing.measure import Need
-from flusher.pricing.period import BillingPeriod
+from flusher.pricing.period import BillingPeriod, Period
 from flusher.pricing.plan import Plan, Price, UsagePrice
 from flusher.pricing.priced import need_of
 from sidecar.contract.codes import TaximeterError
@@ -32,6 +33,7 @@ _SUMMED: Final = frozenset({"sum", "count", "avg"})
 _VALUE_OF: Final = {"max": "greatest", "min": "least", "unique": "labels", "latest": "latest", "weighted_sum": "latest"}
 """Which value of an hour is shown, by aggregation."""
 _ADJUSTMENT: Final = "adjustment"
+_INSTANT: Final = timedelta(microseconds=1)
 
 
 class Hour(NamedTuple):
@@ -116,9 +118,10 @@ class _Explainer:
     def __init__(self, connection: Connection, invoice: Invoice) -> None:
         self._connection = connection
         self._invoice = invoice
-        self._users = load_customer(connection, invoice.customer).user_ids
+        self._customer = load_customer(connection, invoice.customer)
+        self._users = self._customer.user_ids
         self._own = self._own_plan()
-        self._closing = self._closing_plans()
+        self._others = self._other_plans()
         prices = sorted({line.price for line in invoice.lines})
         known = {"subscription": invoice.subscription, "prices": prices}
         self._billed = {
@@ -151,27 +154,39 @@ class _Explainer:
         (row,) = rows(self._connection, "explain_own_terms", {"invoice": self._invoice.id})
         return _plan(row["definition"])
 
-    def _closing_plans(self) -> dict[datetime, Plan | None]:
-        """Return the terms of the closed periods that the invoice adjusts, by their starts."""
-        periods = list(dict.fromkeys(line.period for line in self._invoice.lines if line.kind == _ADJUSTMENT))
+    def _other_plans(self) -> dict[Period, Plan]:
+        """Return the terms of periods that aren't the invoice's own: those that it adjusts, or that are to come."""
+        lines = [line for line in self._invoice.lines if line.kind != LINE_KIND and not self._is_own(line)]
+        wanted = list(dict.fromkeys(map(_asked, lines)))
         known = {
             "subscription": self._invoice.subscription,
-            "starts": [period.start for period in periods],
-            "ends": [period.end for period in periods],
+            "starts": [period.start for period in wanted],
+            "ends": [period.end for period in wanted],
         }
-        found = rows(self._connection, "explain_terms", known) if periods else []
-        return {row["starts"].astimezone(UTC): _plan(row["definition"]) for row in found}
+        found: dict[Period, Plan] = {}
+        for row in rows(self._connection, "explain_terms", known) if wanted else ():
+            plan = _plan(row["definition"])
+            if plan is not None:
+                found[Period(row["starts"].astimezone(UTC), row["ends"].astimezone(UTC))] = plan
+        open_ones = [period for period in wanted if period not in found]
+        if open_ones:  # not closed yet: as it is by now
+            (subscription,) = load_subscriptions_of(self._connection, [self._invoice.subscription]).values()
+            versions = load_plan_versions(self._connection)
+            for period in open_ones:
+                terms = terms_at(subscription, versions, period.start, self._customer.zone)
+                if terms is not None:
+                    found[period] = terms.plan
+        return found
+
+    def _is_own(self, line: InvoiceLine) -> bool:
+        return line.kind != _ADJUSTMENT and line.period.start < self._invoice.period.end
 
     def _price(self, line: InvoiceLine) -> Price | None:
         """Return the price that a line was rated by; None for what is none, such as a discount."""
         if line.kind == LINE_KIND:
             return None
-        plans = (self._closing.get(line.period.start), self._own) if line.kind == _ADJUSTMENT else (self._own,)
-        for plan in plans:
-            for price in plan.prices if plan is not None else ():
-                if price.name == line.price:
-                    return price
-        return None
+        plan = self._own if self._is_own(line) else self._others.get(_asked(line), self._own)
+        return next((price for price in plan.prices if price.name == line.price), None) if plan is not None else None
 
     def _sources(self, lines: Sequence[InvoiceLine], prices: Sequence[Price | None]) -> list[Source | None]:
         needs = [_need(line, price) for line, price in zip(lines, prices, strict=True)]
@@ -233,6 +248,12 @@ def _need(line: InvoiceLine, price: Price | None) -> Need | None:
 
 def _key(line: InvoiceLine) -> tuple[str, datetime]:
     return line.price, line.period.start
+
+
+def _asked(line: InvoiceLine) -> Period:
+    """Return the period whose terms a line has: its own, or for a fee in advance the instant at which that begins."""
+    start = line.period.start
+    return line.period if line.kind == _ADJUSTMENT else Period(start, start + _INSTANT)
 
 
 def _plan(definition: Mapping[str, object]) -> Plan | None:

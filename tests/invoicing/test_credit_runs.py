@@ -114,11 +114,11 @@ def test_a_negative_total_is_carried_to_the_next_invoice_and_drawn_first(world: 
     world.run(utc(2025, 8, 1))
     world.use("c1", -60, utc(2025, 7, 5))
     world.use("c1", 20, utc(2025, 8, 5))
-    world.use("c1", 50, utc(2025, 9, 5))
+    world.use("c1", 42, utc(2025, 9, 5))
     grant(world.connection, [make("a", "5")])
     # when the next two months are billed
     august, september = world.run(utc(2025, 10, 1)).invoices
     # then August's is 0 and passes 40 on, which September draws before other credit
     assert (credit_of(august), f"{august.total:.2f}") == ({"carried": "40.00"}, "0.00")
-    assert credit_of(september) == {"carried": "-40.00", "a": "-5.00"}
-    assert f"{september.total:.2f}" == "5.00"
+    assert credit_of(september) == {"carried": "-40.00", "a": "-2.00"}
+    assert f"{september.total:.2f}" == "0.00"

@@ -145,6 +145,26 @@ def test_an_adjustment_is_explained_by_the_terms_of_its_own_period(world: World,
     assert line["terms"]["unit_price"] == "0.333"
 
 
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_fee_in_advance_is_explained_by_the_terms_of_the_period_that_it_is_for(
+    world: World, explained: Explain, closed: bool
+) -> None:
+    # given a subscription that changes to a plan with another fee on August 1
+    for name, fee in (("small", 10), ("large", 20)):
+        seat = f'{{name = "seat", model = "fixed", amount = "{fee}", charge = "in_advance"}}'
+        world.apply(f'[[plans]]\nname = "{name}"\ncurrency = "usd"\nprices = [{seat}]\n')
+    world.subscribe("c1", "small")
+    world.connection.execute(
+        "INSERT INTO subscription_changes (subscription, at, plan) VALUES ('c1/small', '2025-08-01', 'large')"
+    )
+    invoices = world.run(utc(2025, 9, 1) if closed else utc(2025, 8, 1)).invoices
+    # when July's invoice is explained, which bills August in advance
+    (line,) = explained(invoices[1].id)["lines"]
+    # then it is the later plan's fee, and the opening invoice's is the first one's
+    assert (line["amount"], line["terms"]["amount"]) == ("20.00", "20")
+    assert explained(invoices[0].id)["lines"][0]["terms"]["amount"] == "10"
+
+
 def test_a_line_of_a_group_comes_from_the_hours_of_that_group(world: World, explained: Explain) -> None:
     world.apply(GROUPS)
     world.subscribe("c1", "web")

@@ -1,10 +1,10 @@
 -- name: explain_terms
--- What a subscription paid by over periods: the terms of the invoice that closed each of them.
-SELECT wanted.starts, terms.definition
+-- What a subscription paid by over periods: the terms of the invoice that closed each of them, or its last part.
+SELECT wanted.starts, wanted.ends, terms.definition
 FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS wanted (starts, ends)
 CROSS JOIN LATERAL (
     SELECT terms FROM invoices
-    WHERE subscription = %(subscription)s AND kind = 'period' AND period_start < wanted.ends
+    WHERE subscription = %(subscription)s AND kind = 'period' AND period_start < wanted.ends AND period_end > wanted.starts
     ORDER BY period_start DESC LIMIT 1
 ) AS closing
 JOIN terms USING (terms)
