@@ -15,7 +15,7 @@ from rich.text import Text
 from flusher.backfill import count_now
 from flusher.cli.invoice import find_late_limit, find_window
 from flusher.cli.output import console, print_json
-from flusher.invoicing.effect import Change, effect_on_invoices
+from flusher.invoicing.effect import USERS_MAX, Change, effect_on_invoices
 from flusher.invoicing.invoice import period_json
 from flusher.invoicing.late import Held
 from flusher.invoicing.run import Options
@@ -84,7 +84,8 @@ def try_out(ledger: Ledger, batches: Iterable[Batch], refused: Tally, *, voids: 
             for one in reading.rejections:
                 refused.refuse(Problem(batch.lines[one.index], one.id, one.code, one.message))
             for shard, share in reading.shares.items():
-                users.update(content.user_id for content in share.contents)
+                if len(users) <= USERS_MAX:
+                    users.update(content.user_id for content in share.contents)
                 count_now(ledger, share.batch(shard, terms.revision.number, terms.now_us, terms.now_us), outcomes)
         return users
 

@@ -12,7 +12,7 @@ from flusher.invoicing.run import Options, Waiting, each_outcome
 from flusher.ledger import Ledger
 from flusher.sql import query
 
-CUSTOMERS_MAX: Final = 1_000  # that are previewed one by one; of more, everybody is
+USERS_MAX: Final = 1_000  # whose customers are previewed one by one; for more, everybody is
 
 _NOTHING: Final = Decimal(0)
 _Closed = tuple[str, str, datetime]  # customer, subscription and start of a closed period
@@ -59,16 +59,16 @@ class Effect:
 def effect_on_invoices(ledger: Ledger, change: Callable[[], Collection[str]], options: Options) -> Effect:
     """Return how the invoices that would be made now differ, running periods as they are so far included.
 
-    `change` changes usage in the open transaction and returns whose; it is taken back. All shards are held meanwhile:
-    drains wait, so that nothing else changes between the two previews. Raises TryAgainError when a flusher does not
-    let go of a shard.
+    `change` changes usage in the open transaction and returns whose, of more than `USERS_MAX` any so many; it is taken
+    back. All shards are held meanwhile: drains wait, so that nothing else changes between the two previews. Raises
+    TryAgainError when a flusher does not let go of a shard.
     """
     options = replace(options, dry_run=True, preview=True)
     with ledger.transaction():
         for shard in range(ledger.read().shards):
             ledger.lock(shard, wait=True)
         with ledger.savepoint(undo=True):
-            customers = _customers(ledger, change())
+            customers = _customers(ledger, change())  # whom to preview one by one; None for everybody
             after, held_after = _previews(ledger, customers, options), _held(ledger, customers, options)
         before, held_before = _previews(ledger, customers, options), _held(ledger, customers, options)
     return Effect(_changes(before, after), _held_changes(held_before, held_after))
@@ -93,27 +93,24 @@ def _held_changes(before: Mapping[_Closed, Held], after: Mapping[_Closed, Held])
     return changes
 
 
-def _customers(ledger: Ledger, users: Collection[str]) -> list[str]:
+def _customers(ledger: Ledger, users: Collection[str]) -> Sequence[str | None]:
+    if len(users) > USERS_MAX:
+        return [None]
     rows = ledger.connection.execute(query("list_customers_of_users"), {"users": sorted(users)}).fetchall()
     return sorted(customer for (customer,) in rows)
 
 
-def _each(customers: Sequence[str]) -> Sequence[str | None]:
-    """Return whom to ask for one by one: of too many customers, everybody at once."""
-    return customers if len(customers) <= CUSTOMERS_MAX else [None]
-
-
-def _held(ledger: Ledger, customers: Sequence[str], options: Options) -> dict[_Closed, Held]:
+def _held(ledger: Ledger, customers: Sequence[str | None], options: Options) -> dict[_Closed, Held]:
     return {
         (found.customer, found.subscription, found.period.start): found
-        for customer in _each(customers)
+        for customer in customers
         for found in list_held(ledger.connection, options.late_limit, customer)
     }
 
 
-def _previews(ledger: Ledger, customers: Sequence[str], options: Options) -> dict[str, _Preview]:
+def _previews(ledger: Ledger, customers: Sequence[str | None], options: Options) -> dict[str, _Preview]:
     found: dict[str, _Preview] = {}
-    for customer in _each(customers):
+    for customer in customers:
         for outcome in each_outcome(ledger.connection, replace(options, customer=customer)):
             if not isinstance(outcome, Waiting):
                 credit = total([line for line in outcome.lines if line.kind == "credit"])

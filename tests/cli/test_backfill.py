@@ -12,9 +12,11 @@ from uuid import uuid4
 import pytest
 
 from flusher.catalog_store import apply_catalog
+from flusher.cli import trial
 from flusher.cli.main import main
 from flusher.database import connect
 from flusher.embedded.system import free_address
+from flusher.invoicing import effect
 from flusher.invoicing.run import Options, make_invoices
 from flusher.worker import Worker
 from tests.cli.running import Up
@@ -143,9 +145,12 @@ def test_undoing_voids_what_the_file_brought_and_nothing_else(
     assert used(up, customer) == (Decimal(5), 1)
 
 
+@pytest.mark.parametrize("users_max", [1_000, 0])
 def test_a_dry_run_shows_what_an_invoice_then_says_and_does_nothing(
-    up: Up, backfill: Backfill, tmp_path: Path, customer: str
+    up: Up, backfill: Backfill, tmp_path: Path, customer: str, monkeypatch: pytest.MonkeyPatch, users_max: int
 ) -> None:
+    for module in (effect, trial):  # whether customers are looked at one by one, or all of them
+        monkeypatch.setattr(module, "USERS_MAX", users_max)
     # given a customer with a plan and some usage, and a file with events of both periods, one of them known
     subscribe(up, customer)
     known = event(customer, id="known", units=30)
