@@ -18,9 +18,10 @@ from flusher.cli.stripe_target import KEY_VARIABLE, announce_stripe, find_stripe
 from flusher.cli.target import find_target
 from flusher.database import check_schema, connect
 from flusher.invoicing.gateway import StripeSettings
+from flusher.invoicing.meter_calls import Api
 from flusher.invoicing.meter_events import METERS_VARIABLE, choose_names, read_names
 from flusher.invoicing.meter_gateway import MeterGateway
-from flusher.invoicing.meter_sink import Api, Sent, send_events
+from flusher.invoicing.meter_sink import Sent, send_events
 from flusher.invoicing.meter_usage import Held, Progress, Wanted, take_usage
 from flusher.invoicing.settle import NotYet
 from flusher.invoicing.sink import SINCE_VARIABLE, Sink, bind_meters, check_sink, first_hour

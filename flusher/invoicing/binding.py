@@ -15,6 +15,12 @@ _MODE: Final = {True: "live", False: "test"}
 def check_binding(connection: psycopg.Connection[TupleRow], gateway: Gateway) -> Account:
     """Return whose the key is. Raises TaximeterError `stripe_account_changed` when the ledger is bound to another."""
     account = gateway.account()
+    check_account(connection, account)
+    return account
+
+
+def check_account(connection: psycopg.Connection[TupleRow], account: Account) -> None:
+    """Raise TaximeterError `stripe_account_changed` when the ledger is bound to another account or mode."""
     for bound in rows(connection, "find_binding"):
         if (bound["account"], bound["livemode"]) != tuple(account):
             raise TaximeterError(
@@ -22,4 +28,3 @@ def check_binding(connection: psycopg.Connection[TupleRow], gateway: Gateway) ->
                 f"this ledger bills in Stripe account {bound['account']} ({_MODE[bound['livemode']]}), the key is of "
                 f"{account.id} ({_MODE[account.livemode]}); use a key of the first",
             )
-    return account

@@ -14,6 +14,7 @@ import psycopg
 from psycopg.rows import TupleRow
 
 from flusher.catalog_store import load_customer
+from flusher.invoicing.binding import check_account
 from flusher.invoicing.customers import stripe_customers
 from flusher.invoicing.gateway import MISSING, Gateway, Known, RefusedError, Remote, UnavailableError
 from flusher.invoicing.intents import Intent, Step
@@ -23,8 +24,9 @@ from flusher.invoicing.once import Call, perform
 from flusher.invoicing.payload import StripeTerms, finalize_params, invoice_params, lines_params
 from flusher.invoicing.rollup import StripeLine, stripe_lines
 from flusher.invoicing.settle import NotYet
+from flusher.invoicing.sink import Sink, check_sink
 from flusher.invoicing.sound import Doubts
-from flusher.invoicing.store import hold, ledger_of, load_invoices, rows
+from flusher.invoicing.store import hold, ledger_of, load_invoices
 from flusher.pricing.money import currency, to_stripe
 from flusher.sql import query
 from sidecar.contract.codes import TaximeterError
@@ -45,16 +47,14 @@ class _WaitError(Exception):
 
 
 def bind_stripe(connection: Connection, gateway: Gateway) -> None:
-    """Bind the ledger to the key's account and mode at its first push; raise TaximeterError for another one later."""
+    """Bind the ledger to the key's account and mode, and to invoices, at its first push.
+
+    Raises TaximeterError for another account, mode or sink later: `stripe_account_changed`, `stripe_sink_differs`.
+    """
     account = gateway.account()
     connection.execute(query("bind_stripe"), {"account": account.id, "livemode": account.livemode})
-    (bound,) = rows(connection, "find_binding")
-    if (bound["account"], bound["livemode"]) != tuple(account):
-        raise TaximeterError(
-            "stripe_account_changed",
-            f"this ledger bills in Stripe account {bound['account']} ({_mode(bound['livemode'])}), the key is of "
-            f"{account.id} ({_mode(account.livemode)}); use a key of the first",
-        )
+    check_account(connection, account)
+    check_sink(connection, Sink.INVOICES)
 
 
 class Deliverer:
@@ -239,7 +239,3 @@ def _stripe_id(invoice: Invoice) -> str:
     if invoice.stripe_invoice is None:
         raise TaximeterError("invariant_broken", f"invoice {invoice.id} is {invoice.point} without an id of Stripe's")
     return invoice.stripe_invoice
-
-
-def _mode(livemode: object) -> str:
-    return "live" if livemode else "test"

@@ -15,7 +15,6 @@ _RENEWED_BEFORE: Final = timedelta(minutes=2)  # of the 15 that a session lasts
 _KNOWN_CODE: Final = "stripe_duplicate_meter_event"
 _KNOWN_TEXT: Final = "already exists with identifier"
 _HOUR_S: Final = 3600
-_PAGE: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class MeterGateway(Gateway):
 
     def hour_total(self, event_name: str, stripe_customer: str, hour: datetime) -> Decimal | None:
         """Return what Stripe has of a customer's hour, or None when it has no such meter."""
-        meter = self._meter_id(event_name)
+        meter = self.meters().get(event_name)
         if meter is None:
             return None
         start = int(hour.timestamp())
@@ -79,17 +78,12 @@ class MeterGateway(Gateway):
         found: Any = self._call(lambda: self._client.v1.billing.meters.event_summaries.list(meter, params))
         return sum((Decimal(str(summary.aggregated_value)) for summary in found.data), Decimal(0))
 
-    def _meter_id(self, event_name: str) -> str | None:
-        after: dict[str, str] = {}
-        while True:
-            params: Any = {**after, "limit": _PAGE}
-            page: Any = self._call(lambda params=params: self._client.v1.billing.meters.list(params))
-            for meter in page.data:
-                if meter.event_name == event_name:
-                    return str(meter.id)
-            if not page.has_more or not page.data:
-                return None
-            after = {"starting_after": page.data[-1].id}
+    def meters(self) -> dict[str, str]:
+        """Return the ids of the active meters, by event name."""
+        found: dict[str, str] = {}
+        for meter in self._each(self._client.v1.billing.meters.list, {"status": "active"}):
+            found[meter.event_name] = meter.id
+        return found
 
     def _on_stream(self, params: Any) -> None:
         """Send on the stream; a session that has ended, or soon will, is replaced by another."""

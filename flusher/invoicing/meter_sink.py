@@ -10,9 +10,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from enum import StrEnum
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import psycopg
 from psycopg.rows import TupleRow
@@ -21,6 +20,7 @@ from flusher.database import connect
 from flusher.invoicing.bucket import TokenBucket
 from flusher.invoicing.customers import stripe_customers
 from flusher.invoicing.gateway import RefusedError, StripeSettings, UnavailableError
+from flusher.invoicing.meter_calls import DETAIL_MAX, Api, Calls, End
 from flusher.invoicing.meter_events import AGE_MAX
 from flusher.invoicing.meter_gateway import STREAM_MAX, MeterEvent, MeterGateway
 from flusher.invoicing.pool import UNANSWERED_MAX, Work, spread
@@ -47,13 +47,6 @@ _OLD: Final = (
 )
 
 
-class Api(StrEnum):
-    """The way to Stripe: an event a call, or the stream."""
-
-    V1 = "v1"
-    V2 = "v2"
-
-
 @dataclass(slots=True)
 class Sent:
     """What a run sent: events and units, by meter."""
@@ -65,14 +58,6 @@ class Sent:
         """Add an event."""
         self.events[meter] = self.events.get(meter, 0) + 1
         self.units[meter] = self.units.get(meter, Decimal(0)) + units
-
-
-class _End(NamedTuple):
-    """What became of an event."""
-
-    state: str
-    reason: str | None = None
-    detail: str | None = None
 
 
 def send_events(
@@ -94,7 +79,7 @@ def send_events(
         if not lock["held"]:
             raise TryAgainError("delivery_in_progress", "another run sends meter events now; what is made waits for it")
         sender = _Sender(connection, stripe, names, api, sent)
-        if sender.settle_unconfirmed():
+        if sender.settle_unconfirmed() and sender.look_at_meters():
             sender.send(progress)
 
 
@@ -110,6 +95,7 @@ class _Sender:
         self._api = api
         self._sent = sent
         self._bucket = TokenBucket(stripe.rate)
+        self._meters: frozenset[str] = frozenset()
 
     def settle_unconfirmed(self) -> bool:
         """Ask Stripe about events that it may have and whose identifiers it may have forgotten.
@@ -129,6 +115,16 @@ class _Sender:
                     return True
                 at = found[-1]
 
+    def look_at_meters(self) -> bool:
+        """Look which meters there are, for the stream; return False when Stripe does not answer."""
+        if self._api is Api.V2:
+            try:
+                with closing(MeterGateway(self._stripe, self._bucket)) as gateway:
+                    self._meters = frozenset(gateway.meters())
+            except UnavailableError:
+                return False
+        return True
+
     def _settle(self, gateway: MeterGateway, group: dict[str, Any]) -> None:
         """Compare a customer's hour at Stripe with what was sent of it, with and without the doubtful events."""
         (known,) = rows(self._connection, "read_metered_hour", {**group, "summed": SUMMED_WITHIN})
@@ -141,12 +137,12 @@ class _Sender:
         else:
             why = f"Stripe has {'no such meter' if total is None else f'{total} units of the hour'}"
         if total == known["sent"] + known["doubtful"]:
-            end = _End("sent")
+            end = End("sent")
         elif total == known["sent"]:
-            end = _End("pending")
+            end = End("pending")
         else:
             ours = f"{known['sent']} were sent, and {known['doubtful']} may have been"
-            end = _End("parked", _UNCONFIRMED, f"{why}, {ours}; {_MEND}"[:2000])
+            end = End("parked", _UNCONFIRMED, f"{why}, {ours}; {_MEND}"[:DETAIL_MAX])
         values = {"identifiers": known["identifiers"], **end._asdict()}
         self._connection.execute(query("settle_unconfirmed"), values)
 
@@ -167,15 +163,17 @@ class _Sender:
 
     def _send_page(self, page: Sequence[dict[str, Any]]) -> int:
         """Send the events of a page and store what became of them; return how many calls were not answered."""
-        jobs, ends = self._begin(page), dict[str, _End]()
+        events = self._begin(page)
+        calls = self._calls(page)
+        jobs = self._jobs(events)
         try:
-            spread(list(jobs), lambda: self._worker(jobs, ends), self._stripe.concurrency, lambda _done, _of: None)
+            spread(list(jobs), lambda: self._worker(jobs, calls), self._stripe.concurrency, lambda _done, _of: None)
         finally:
-            self._store(page, ends)
-        return sum(end.state == "pending" for end in ends.values())
+            self._store(page, calls.ends)
+        return sum(end.state == "pending" for end in calls.ends.values())
 
-    def _begin(self, page: Sequence[dict[str, Any]]) -> dict[str, list[MeterEvent]]:
-        """Freeze where the events of a page go, and return them as jobs: what one thread sends in order."""
+    def _begin(self, page: Sequence[dict[str, Any]]) -> list[MeterEvent]:
+        """Freeze where the events of a page go, and return those that are sent."""
         new = [row for row in page if not row["tried"] and row["meter"] in self._names]
         known = stripe_customers(self._connection, sorted({row["customer"] for row in new}))
         for row in new:
@@ -186,7 +184,7 @@ class _Sender:
             "stripe_customers": [row["stripe_customer"] for row in new],
         }
         self._connection.execute(query("begin_metered_events"), columns)
-        events = [
+        return [
             MeterEvent(
                 row["identifier"],
                 row["event_name"],
@@ -197,19 +195,36 @@ class _Sender:
             for row in page
             if row["tried"] or row["meter"] in self._names
         ]
+
+    def _calls(self, page: Sequence[dict[str, Any]]) -> Calls:
+        """Return the calls for a page whose events are begun."""
+        if self._api is Api.V1:
+            return Calls(self._api)
+        named = sorted({row["stripe_customer"] for row in page if row["stripe_customer"]})
+        new = {
+            row["stripe_customer"] for row in rows(self._connection, "list_new_at_stripe", {"stripe_customers": named})
+        }
+        unproven = {
+            row["identifier"]
+            for row in page
+            if not row["tried"] and (row["stripe_customer"] in new or row["event_name"] not in self._meters)
+        }
+        return Calls(self._api, self._meters, unproven)
+
+    def _jobs(self, events: list[MeterEvent]) -> dict[str, list[MeterEvent]]:
+        """Return what one thread sends in order, by a name: a batch, or the events of a customer and meter."""
         if self._api is Api.V2:
             return {str(start): events[start : start + STREAM_MAX] for start in range(0, len(events), STREAM_MAX)}
-        events.sort(key=_place)  # stable: the hours of a customer and meter stay in order, one call at a time
+        events.sort(key=_place)  # stable: the hours of a pair stay in order
         return {repr(place): list(group) for place, group in groupby(events, key=_place)}
 
     @contextmanager
-    def _worker(self, jobs: dict[str, list[MeterEvent]], ends: dict[str, _End]) -> Iterator[Work]:
+    def _worker(self, jobs: dict[str, list[MeterEvent]], calls: Calls) -> Iterator[Work]:
         """Give a thread its own gateway, and what it does about a job."""
         with closing(MeterGateway(self._stripe, self._bucket)) as gateway:
-            send = _send_batch if self._api is Api.V2 else _send_each
-            yield lambda job: send(gateway, jobs[job], ends)
+            yield lambda job: calls.send(gateway, jobs[job])
 
-    def _store(self, page: Sequence[dict[str, Any]], ends: dict[str, _End]) -> None:
+    def _store(self, page: Sequence[dict[str, Any]], ends: dict[str, End]) -> None:
         """Remember what became of the events of a page."""
         columns = {
             "identifiers": list(ends),
@@ -241,43 +256,6 @@ def decide(connection: Connection, identifier: str, *, again: bool, reason: str)
             raise TaximeterError("already_decided", f"{identifier} is {known[0]['state']}, and only parked ones wait")
         if again:
             connection.execute(query("carry_again"), decided[0])
-
-
-def _send_each(gateway: MeterGateway, events: Sequence[MeterEvent], ends: dict[str, _End]) -> bool:
-    """Send events one after the other; return whether Stripe answered."""
-    for event in events:
-        try:
-            gateway.send_event(event)
-        except RefusedError as error:
-            ends[event.identifier] = _refused(error)
-        except UnavailableError as error:
-            ends[event.identifier] = _End("pending", error.code, error.message[:2000])
-            return False
-        else:
-            ends[event.identifier] = _End("sent")
-    return True
-
-
-def _send_batch(gateway: MeterGateway, events: Sequence[MeterEvent], ends: dict[str, _End]) -> bool:
-    """Send a batch; one that is refused is sent event by event, so that only the wrong ones are parked."""
-    try:
-        gateway.send_events(events)
-    except RefusedError as error:
-        if len(events) > 1:
-            return all(_send_batch(gateway, [event], ends) for event in events)
-        ends[events[0].identifier] = _refused(error)
-    except UnavailableError as error:
-        ends[events[0].identifier] = _End("pending", error.code, error.message[:2000])
-        return False
-    else:
-        ends.update({event.identifier: _End("sent") for event in events})
-    return True
-
-
-def _refused(error: RefusedError) -> _End:
-    return _End(
-        "parked", error.reason, f"{error.message}; mend it and run `taximeter invoice --sink meters` again"[:2000]
-    )
 
 
 def _place(event: MeterEvent) -> tuple[str, str]:

@@ -7,7 +7,8 @@ from typing import Final
 import psycopg
 from psycopg.rows import DictRow, TupleRow
 
-from flusher.invoicing.gateway import Account, Gateway
+from flusher.invoicing.binding import check_account
+from flusher.invoicing.gateway import Gateway
 from flusher.invoicing.meter_events import AGE_MAX, ceil_hour
 from flusher.invoicing.store import read_clock, rows
 from flusher.pricing.line import rfc3339
@@ -31,9 +32,10 @@ def check_sink(connection: Connection, sink: Sink) -> None:
     bound = _bound(connection)
     if bound is not None and bound["sink"] != sink:
         raise _differs(f"this ledger's usage is sent to Stripe as {bound['sink']}", bound["sink"])
-    (invoices,) = rows(connection, "count_stripe_invoices")
-    if bound is None and sink is Sink.METERS and invoices["count"]:
-        raise _differs(f"{invoices['count']} invoices of this ledger go to Stripe", Sink.INVOICES)
+    if bound is None and sink is Sink.METERS:
+        (found,) = rows(connection, "count_stripe_invoices")
+        if found["count"]:
+            raise _differs(f"this ledger's invoices go to Stripe (there are {found['count']})", Sink.INVOICES)
 
 
 def first_hour(connection: Connection, since: datetime | None) -> datetime:
@@ -75,17 +77,6 @@ def bind_meters(connection: Connection, gateway: Gateway, since: datetime) -> No
     check_account(connection, account)
 
 
-def check_account(connection: Connection, account: Account) -> None:
-    """Raise TaximeterError `stripe_account_changed` unless the ledger is bound to this account and mode."""
-    bound = _bound(connection)
-    if bound is not None and (bound["account"], bound["livemode"]) != tuple(account):
-        raise TaximeterError(
-            "stripe_account_changed",
-            f"this ledger bills in Stripe account {bound['account']} ({_mode(bound['livemode'])}), the key is of "
-            f"{account.id} ({_mode(account.livemode)}); use a key of the first",
-        )
-
-
 def _bound(connection: Connection) -> DictRow | None:
     return next(iter(rows(connection, "find_sink")), None)
 
@@ -97,7 +88,3 @@ def _differs(why: str, sink: str) -> TaximeterError:
         f"{why}, and the other way would bill it twice; {do}, or meter what is to be billed the other way in another "
         "ledger",
     )
-
-
-def _mode(livemode: object) -> str:
-    return "live" if livemode else "test"

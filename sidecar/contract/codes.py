@@ -107,6 +107,7 @@ CODES: Final[dict[str, str]] = {
     "stripe_refused": "Stripe refused it for good; the invoice is parked with the reason",
     "stripe_lines_differ": "what Stripe has of the invoice is not what it should be; it is not finalized",
     "stripe_sink_differs": "the ledger's usage goes to Stripe the other way; both would bill it twice",
+    "stripe_meter_missing": "Stripe has no active meter of that name; the events are parked",
     "meter_event_too_old": "Stripe takes meter events of the last 35 days; an operator decides on its units",
     "meter_event_unconfirmed": "nobody can tell whether Stripe has the meter event; an operator decides",
     "meter_event_missing": "there is no such meter event; `taximeter meters` lists those that are not sent",

@@ -125,7 +125,7 @@ def test_a_ledger_that_invoices_at_stripe_does_not_meter_there(
 
     assert taximeter("invoice", "--sink", "meters") == 1
 
-    assert "error: stripe_sink_differs: 1 invoices of this ledger go to Stripe" in capsys.readouterr().err
+    assert "error: stripe_sink_differs: this ledger's invoices go to Stripe (there are 1)" in capsys.readouterr().err
     assert stand_in.test.meter_events == []
 
 

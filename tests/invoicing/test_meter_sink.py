@@ -1,7 +1,6 @@
 """Sending meter events: whatever is lost, refused or ended on the way, Stripe has what was used, to the unit."""
 
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -11,9 +10,12 @@ from decimal import Decimal
 import pytest
 
 from flusher.invoicing import meter_sink
+from flusher.invoicing.deliver import bind_stripe
 from flusher.invoicing.gateway import StripeSettings
+from flusher.invoicing.meter_calls import Api
 from flusher.invoicing.meter_gateway import MeterEvent, MeterGateway
-from flusher.invoicing.meter_sink import Api, Sent, decide, send_events
+from flusher.invoicing.meter_sink import Sent, decide, send_events
+from flusher.invoicing.sink import bind_meters
 from sidecar.contract.codes import TaximeterError, TryAgainError
 from tests.invoicing import metering
 from tests.invoicing.metering import assert_taken, carried, hours_ago, in_events, take
@@ -72,7 +74,7 @@ class Sink:
 
 
 @pytest.fixture
-def sink(world: World, stand_in: StripeStandIn) -> Iterator[Sink]:
+def sink(world: World, stand_in: StripeStandIn) -> Sink:
     world.apply(metering.CATALOG)
     for customer in ("ann", "bob"):
         stand_in.test.add_customer(customer)
@@ -235,18 +237,56 @@ def test_usage_older_than_stripe_takes_is_parked_and_goes_with_the_next_when_som
     assert carried(sink.world, "ann", "api_call") == 0
 
 
-def test_an_event_that_is_refused_is_parked_and_the_others_go(used: Sink) -> None:
+@pytest.mark.parametrize(
+    ("api", "reason"), [(Api.V1, "stripe_meter_event_customer_not_found"), (Api.V2, "stripe_customer_missing")]
+)
+def test_an_event_of_nobody_at_stripe_is_parked_and_the_others_go(used: Sink, api: Api, reason: str) -> None:
     used.world.use("eve", 7, hours_ago(3))
 
-    used.push()
+    used.push(api)
 
     assert used.states() == {"sent": 12, "parked": 1}
     row = used.world.connection.execute("SELECT reason FROM metered_events WHERE state = 'parked'").fetchone()
-    assert row == ("stripe_meter_event_customer_not_found",)
+    assert row == (reason,)
     used.world.apply('[[customers]]\nid = "eve"\nuser_ids = ["eve"]\nstripe_customer = "cus_eve"\n')
     used.stand_in.test.add_customer("cus_eve")
-    used.push()
+    used.push(api)
     assert (used.states(), used.at_stripe("cus_eve")) == ({"sent": 13}, 7)
+
+
+@pytest.mark.parametrize(("api", "reason"), [(Api.V1, "stripe_no_meter"), (Api.V2, "stripe_meter_missing")])
+def test_events_of_a_meter_that_stripe_does_not_have_are_parked(used: Sink, api: Api, reason: str) -> None:
+    (meter,) = (found for found in used.stand_in.test.meters.values() if found["event_name"] == "llm_tokens")
+    used.stand_in.test.deactivate_meter(meter["id"], {})
+
+    used.push(api)
+
+    assert used.states() == {"sent": 6, "parked": 6}
+    found = used.world.connection.execute(
+        "SELECT DISTINCT reason FROM metered_events WHERE state = 'parked'"
+    ).fetchall()
+    assert found == [(reason,)]
+    used.stand_in.test.reactivate_meter(meter["id"], {})
+    used.push(api)
+    used.assert_even()
+
+
+def test_a_batch_that_is_refused_is_sent_event_by_event(used: Sink) -> None:
+    used.stand_in.fault(STREAM, "before", 400)
+
+    used.push(Api.V2)
+
+    assert used.states() == {"sent": 12}
+    assert len(used.stand_in.calls_to(STREAM)) == 13
+
+
+def test_a_ledger_that_was_bound_to_meters_meanwhile_sends_no_invoice(sink: Sink) -> None:
+    settings = StripeSettings("sk_test_x", sink.stand_in.base_url, rate=1_000)
+    with closing(MeterGateway(settings)) as gateway:
+        bind_meters(sink.world.connection, gateway, hours_ago(24))
+
+        with pytest.raises(TaximeterError, match="sent to Stripe as meters"):
+            bind_stripe(sink.world.connection, gateway)
 
 
 def test_a_stripe_that_does_not_answer_is_not_asked_for_everything(used: Sink) -> None:

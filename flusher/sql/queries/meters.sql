@@ -136,6 +136,13 @@ FROM unnest(%(identifiers)s::text[], %(states)s::text[], %(reasons)s::text[], %(
      AS new (identifier, state, reason, detail)
 WHERE metered_events.identifier = new.identifier AND metered_events.state IN ('pending', 'parked')
 
+-- name: list_new_at_stripe
+-- Those of Stripe's customers of whom it took nothing yet.
+SELECT stripe_customer FROM unnest(%(stripe_customers)s::text[]) AS wanted (stripe_customer)
+WHERE NOT EXISTS (
+    SELECT FROM metered_events WHERE metered_events.stripe_customer = wanted.stripe_customer AND state = 'sent'
+)
+
 -- name: list_unconfirmed
 -- Customers' hours with events of which nobody knows whether Stripe has them, and whose identifiers it may have
 -- forgotten.
