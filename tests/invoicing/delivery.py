@@ -30,6 +30,21 @@ def make(world: World, stand_in: StripeStandIn, customer: str = "cus_1", units: 
     return invoice.id
 
 
+def make_wide(world: World, stand_in: StripeStandIn, customer: str, lines: int) -> str:
+    """Make July's invoice of so many lines of 1 dollar, and return its id."""
+    world.apply(
+        '[[meters]]\nname = "wide"\nevent_type = "wide"\ngroup_by = ["region"]\n'
+        '[[plans]]\nname = "wide"\ncurrency = "usd"\n'
+        '[[plans.prices]]\nmeter = "wide"\nmodel = "per_unit"\nunit_price = "1"\nper_group = true'
+    )
+    stand_in.test.add_customer(customer)
+    world.subscribe(customer, plan="wide", end="2025-08-01T00:00:00Z")
+    for region in range(lines):
+        world.use(customer, 1, utc(2025, 7, 5), meter="wide", region=f"r{region}")
+    (invoice,) = world.run(utc(2025, 8, 1), customer=customer, stripe=True).invoices
+    return invoice.id
+
+
 @dataclass
 class Delivered:
     """What became of invoices."""

@@ -10,17 +10,21 @@ import pytest
 from flusher.database import connect
 from flusher.invoicing.deliver import Deliverer
 from flusher.invoicing.gateway import Gateway
+from flusher.invoicing.invoice import Delivery
 from flusher.invoicing.payload import StripeTerms
 from tests.invoicing.delivery import (
     ADD_LINES,
     CREATE,
     FINALIZE,
+    LINES,
     READ,
     Open,
     age_intents,
     assert_delivered_once,
     deliver,
+    load,
     make,
+    make_wide,
 )
 from tests.invoicing.world import World
 from tests.stripe_stand_in import StripeStandIn
@@ -46,6 +50,50 @@ def test_a_call_that_is_lost_is_made_up_for(
 
         # Then there is one invoice
         assert_delivered_once(world, stand_in, invoice_id)
+
+
+@pytest.mark.parametrize(("route", "answer"), [(ADD_LINES, "drop"), (ADD_LINES, 500), (LINES, "drop")])
+def test_of_many_lines_each_call_may_be_lost(
+    world: World, stand_in: StripeStandIn, open_gateway: Open, route: str, answer: Literal["drop"] | int
+) -> None:
+    effects: tuple[Literal["before", "after"], ...] = ("before", "after")
+    for effect, later in product(effects, (False, True)):
+        # Given an invoice whose lines take two calls to put there and two to read, of which the second is lost
+        invoice_id = make_wide(world, stand_in, f"cus_{effect}_{later}", 110)
+        stand_in.fault(route, effect, answer, skip=1)
+        assert len(deliver(world, open_gateway(), invoice_id).waiting) == 1
+
+        # When it is run again, at once or when the key is forgotten
+        if later:
+            age_intents(world, stand_in)
+        deliver(world, open_gateway(retries=1), invoice_id)
+
+        # Then every line is there once
+        assert_delivered_wide(world, stand_in, invoice_id)
+
+
+def test_of_lines_that_reached_stripe_in_part_only_the_others_are_sent_again(
+    world: World, stand_in: StripeStandIn, open_gateway: Open
+) -> None:
+    # Given a call that Stripe fails after a part of its lines
+    invoice_id = make_wide(world, stand_in, "cus_1", 60)
+    stand_in.fault(ADD_LINES, "after", 500)
+    deliver(world, open_gateway(), invoice_id)
+    for item in list(stand_in.test.items)[::2]:
+        stand_in.test.delete_item(item, {})
+
+    deliver(world, open_gateway(retries=1), invoice_id)
+
+    assert [len(call.params["lines"]) for call in stand_in.calls_to(ADD_LINES)] == [60, 60, 30]
+    assert_delivered_wide(world, stand_in, invoice_id)
+
+
+def assert_delivered_wide(world: World, stand_in: StripeStandIn, invoice_id: str) -> None:
+    ours = load(world, invoice_id)
+    (theirs,) = (found for found in stand_in.test.invoices.values() if found["customer"] == ours.customer)
+    items = [item for item in stand_in.test.items.values() if item["customer"] == ours.customer]
+    assert (theirs["status"], theirs["total"], ours.delivery) == ("open", len(ours.lines) * 100, Delivery.SENT)
+    assert sorted(item["metadata"]["taximeter_line"] for item in items) == sorted(line.id for line in ours.lines)
 
 
 def test_calls_are_repeated_within_a_run(world: World, stand_in: StripeStandIn, open_gateway: Open) -> None:
