@@ -4,18 +4,16 @@ what is left in the stores at the end.
 The chain's hash, the frame of a record and the keys of Redis are read here by code of our own.
 """
 
-import struct
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from decimal import Decimal
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from sidecar.contract.codec import Position
-from tests.contract.independent import unpack
 from tests.simulation.clients import Clients, Payload
 from tests.simulation.database import GONE, Commit, Database, Session
+from tests.simulation.epochs import VOID, differing_users
 from tests.simulation.ledger import Place
 from tests.simulation.machines import SidecarHost
 from tests.simulation.mini_redis import MiniRedis, Stream
@@ -24,7 +22,6 @@ from tests.simulation.world import World
 HEADER_BYTES = 32
 SUCCESS = frozenset({"accepted", "duplicate", "journaled"})
 MICROSECONDS_PER_WINDOW = 900 * 1_000_000
-VOID = "taximeter.void"
 
 
 class Violation(AssertionError):
@@ -148,7 +145,7 @@ class Oracle:
         if self.redis_lost_at_s >= session.held_since_s:
             return
         stem = b"{t1:%d}%s:%s:" % (shard, state[b"generation"], token.encode())
-        differing = _differing(self.server.data.get(stem + b"stream"), self.server.data.get(stem + b"counters"))
+        differing = differing_users(self.server.data.get(stem + b"stream"), self.server.data.get(stem + b"counters"))
         recorded = {row[2].user_id for table, _, _, row in commit.changes if table == "discrepancies"}
         for user_id in differing - recorded:
             self.violation(f"shard {shard}: counters of {user_id} differ from the stream, and nobody says so")
@@ -377,33 +374,3 @@ def _shares(revision: int, event_type: str, nanos: int, events: int) -> list[tup
     if revision == 1 and event_type == "api_call":
         return [("api_call", nanos), ("calls", events * 1_000_000_000)]
     return [(event_type, nanos)]
-
-
-def _differing(stream: Any, counters: Any) -> set[str]:
-    """Returns the users whose counters are not what the stream adds up to, read here from the bytes."""
-    wanted: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for _, flat in stream or ():
-        entry = dict(zip(flat[::2], flat[1::2], strict=True))
-        if b"o" in entry:
-            continue
-        taken = {int(place[1:]) for place in entry[b"t"].split(b",") if place}
-        contents, content_of = unpack(entry[b"b"])[6:8]
-        for place, number in enumerate(struct.unpack(f">{len(content_of) // 2}H", content_of)):
-            if place not in taken:
-                user_id, _, event_type, units, _ = contents[number]
-                if event_type == VOID:
-                    continue
-                figure = wanted[user_id, event_type]
-                figure[0] += 1
-                figure[1] += int(Decimal(units) * 1_000_000_000)
-    there: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
-    for name, value in counters.items() if isinstance(counters, dict) else ():
-        user_id, meter, _, _, suffix = name.decode().split("\x1f")
-        if meter == "calls" or value == b"junk":
-            continue
-        if suffix == "n":
-            there[user_id, meter][0] += int(value)
-        else:
-            there[user_id, meter][1] += int(value) * 1_000_000_000 ** int(suffix)
-    differing = {name for name in wanted.keys() | there.keys() if wanted[name] != there[name]}
-    return {user_id for user_id, _ in differing}
