@@ -15,6 +15,7 @@ from flusher.doctor.ledger_state import check_clocks, check_ledger
 from flusher.doctor.postgres_server import check_postgres
 from flusher.doctor.redis_server import check_backlog, check_redis
 from flusher.doctor.sidecar_process import check_journal, check_sidecar
+from flusher.doctor.stripe_state import check_stripe
 from flusher.ledger import unavailable
 from flusher.source import Source
 from sidecar.contract.codes import TryAgainError
@@ -46,6 +47,7 @@ def examine(parts: SetUp) -> list[Finding]:
             _attempt(found, "ledger", lambda: check_ledger(source, connection))
             _attempt(found, "ledger", lambda: check_kept(connection))
             _attempt(found, "clocks", lambda: check_clocks(source, connection))
+            _attempt(found, "stripe", lambda: check_stripe(connection))
     if parts.http is not None:
         found += check_sidecar(parts.http)
     if parts.journal_dir is not None:

@@ -194,7 +194,7 @@ def _note_params(gateway: Finals, note: CreditNote, stripe_invoice: str, ledger:
     """
     theirs = gateway.read_final(stripe_invoice)
     if theirs is None:
-        raise RefusedError("stripe_resource_missing", f"Stripe has no invoice {stripe_invoice}")
+        raise RefusedError("stripe_refused", f"Stripe has no invoice {stripe_invoice}")
     amount = to_stripe(note.amount, currency(note.currency))
     params: Params = {
         "invoice": stripe_invoice,

@@ -6,12 +6,11 @@ A gateway like delivery's, with the same deadlines, repeats and errors.
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from flusher.invoicing.gateway import Gateway, RefusedError, Remote
+from flusher.invoicing.gateway import MISSING, Gateway, RefusedError, Remote
 from flusher.invoicing.invoice import Status
 from flusher.invoicing.payload import INVOICE, LEDGER, LINE, Params
 
 CREDIT_NOTE: Final = "taximeter_credit_note"
-MISSING: Final = "stripe_resource_missing"
 
 
 class RemoteFinal(NamedTuple):

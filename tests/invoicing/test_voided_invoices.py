@@ -162,3 +162,14 @@ def test_flags_of_void_stand_with_it_alone_and_a_reason_is_needed(world: World, 
     assert taximeter("invoices", "void", "inv_of_nobody", "--reason", WHY) == 1
     assert taximeter("invoices", invoice.id) == 0
     assert load(world, invoice.id).status is Status.OPEN
+
+
+def test_what_is_billed_again_is_paid_with_the_credit_that_was_given_back(world: World, taximeter: Any) -> None:
+    granted = ("--customer", "cus_1", "--amount", "30.00", "--currency", "usd", "--name", "prepaid")
+    assert taximeter("credits", "grant", *granted, "--effective", "2025-01-01T00:00:00Z") == 0
+    void(world, None, july(world).id, rebill=True)
+
+    (august,) = world.run(utc(2025, 9, 1)).invoices
+    assert august.total == Decimal("71.73")
+    (row,) = world.connection.execute("SELECT sum(remaining) FROM credit_grants").fetchall()
+    assert row == (0,)

@@ -141,3 +141,12 @@ SELECT min(created_at) AS at FROM stripe_intents
 -- name: customers_at_stripe
 -- Ours that are a customer of Stripe's.
 SELECT id FROM customers WHERE stripe_customer = %(customer)s ORDER BY id LIMIT 10
+
+-- name: doctor_stripe
+-- Whether anything was sent; how many invoices are open for so long, seconds since the last event of Stripe's, and how
+-- many credit notes may exist at Stripe.
+SELECT EXISTS (SELECT FROM stripe_binding),
+       (SELECT count(*) FROM invoices
+        WHERE delivery = 'sent' AND status = 'open' AND finalized_at < now() - make_interval(secs => %(age_s)s)),
+       (SELECT extract(epoch FROM now() - max(received_at))::bigint FROM stripe_events),
+       (SELECT count(*) FROM credit_notes WHERE status = 'confirming')
