@@ -157,32 +157,6 @@ COPY invoice_line_records
      unit_price, amount, working)
 FROM STDIN
 
--- name: sum_usage
--- What meters show for some users, by period; periods are whole 15-minute windows, numbered from 1.
-SELECT period.number, usage.meter, usage.dimensions, sum(usage.units) AS units, sum(usage.events)::bigint AS events
-FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) WITH ORDINALITY AS period (starts, ends, number)
-JOIN usage ON usage.window_start >= period.starts AND usage.window_start < period.ends
-WHERE usage.user_id = ANY(%(users)s) AND usage.meter = ANY(%(meters)s)
-GROUP BY period.number, usage.meter, usage.dimensions
-
--- name: list_events_between
--- Single events of some users, for a period that begins or ends inside a window, and the summed rows of its windows:
--- they lie at their windows' start. Of a month that is dropped events are kept apart (rule 15); while it is on the way
--- there an event is in both places, and read once.
-SELECT event_time, event_key, revision, event_type, units::text AS units, properties::text AS properties, events
-FROM events
-WHERE event_time >= date_bin('15 minutes', %(start)s, 'epoch') AND event_time < %(end)s AND user_id = ANY(%(users)s)
-  AND (event_time >= %(start)s OR events > 1)
-UNION
-SELECT event_time, event_key, revision, event_type, units::text, properties::text, events
-FROM boundary_events
-WHERE event_time >= date_bin('15 minutes', %(start)s, 'epoch') AND event_time < %(end)s AND user_id = ANY(%(users)s)
-  AND (event_time >= %(start)s OR events > 1)
-
--- name: list_revisions
--- The meters as they were, by revision.
-SELECT revision, meters::text AS meters FROM revisions WHERE revision = ANY(%(revisions)s)
-
 -- name: find_invoice_discrepancies
 -- Open discrepancies that touch what an invoice bills: its own period, and the periods that its lines are of.
 SELECT count(*) FROM discrepancies
