@@ -7,6 +7,7 @@ WORKERS ?= 3
 PYTEST_ARGS ?=
 SECONDS ?= 60
 FAULTS_ARGS ?=
+STORM_ARGS ?=
 SIMULATE_ARGS ?=
 BENCH_ARGS ?=
 MEASURE_ARGS ?=
@@ -22,7 +23,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test simulate faults bench measure-rebuild measure-client measure-outage measure-shards measure-steps capacity check format requirements clean
+.PHONY: help install demo test simulate faults stripe-storm bench measure-rebuild measure-client measure-outage measure-shards measure-steps capacity check format requirements clean
 
 help: ## list what there is
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -48,6 +49,9 @@ simulate: $(INSTALLED) ## simulate the protocol for SECONDS=60 from a random see
 
 faults: $(INSTALLED) ## break real processes for SECONDS=60, and prove that nothing is lost or counted twice
 	$(BIN)/python -m tests.faults --seconds $(SECONDS) $(FAULTS_ARGS)
+
+stripe-storm: $(INSTALLED) ## send 10,000 invoices to a Stripe that limits and fails, killed twice; STORM_ARGS='--invoices 1000'
+	$(BIN)/python -m tests.invoicing.storm $(STORM_ARGS)
 
 bench: $(INSTALLED) ## measure how fast it is, beside ceilings and peers in the same run (BENCH_ARGS='--quick')
 	@$(BIN)/taximeter bench $(BENCH_ARGS)
