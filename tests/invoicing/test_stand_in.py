@@ -7,6 +7,7 @@ import pytest
 import stripe
 
 from tests.stripe_stand_in import StripeStandIn
+from tests.stripe_stand_in.client import stripe_client
 
 
 @pytest.fixture
@@ -18,11 +19,8 @@ def stand_in() -> Iterator[StripeStandIn]:
 
 @pytest.fixture
 def client(stand_in: StripeStandIn) -> Iterator[stripe.StripeClient]:
-    http: Any = stripe.RequestsClient(timeout=30)
-    yield stripe.StripeClient(
-        "sk_test_x", base_addresses={"api": stand_in.base_url}, http_client=http, max_network_retries=0
-    )
-    http.close()
+    with stripe_client(stand_in) as opened:
+        yield opened
 
 
 def draft(client: stripe.StripeClient, key: str | None = None, **more: object) -> stripe.Invoice:
@@ -165,9 +163,5 @@ def test_lists_are_paged_and_filtered(client: stripe.StripeClient, stand_in: Str
 
 
 def test_test_and_live_keys_see_different_objects(stand_in: StripeStandIn) -> None:
-    http: Any = stripe.RequestsClient(timeout=30)
-    live = stripe.StripeClient("sk_live_x", base_addresses={"api": stand_in.base_url}, http_client=http)
-
-    with pytest.raises(stripe.InvalidRequestError, match="No such customer"):
+    with stripe_client(stand_in, "sk_live_x") as live, pytest.raises(stripe.InvalidRequestError, match="No such"):
         live.v1.customers.retrieve("cus_1")
-    http.close()

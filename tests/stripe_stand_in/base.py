@@ -1,11 +1,12 @@
 """What every resource of the stand-in is built on: its clock, tables with an index, pages, and changes to fields."""
 
-import json
 import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
+
+import msgspec
 
 from tests.stripe_stand_in import shapes
 from tests.stripe_stand_in.errors import ApiError, missing
@@ -179,4 +180,4 @@ def _matches(row: Resource, params: Params, names: Iterable[str]) -> bool:
 
 
 def _copy(data: Resource) -> Any:
-    return json.loads(json.dumps(data, default=str))
+    return msgspec.json.decode(msgspec.json.encode(data))

@@ -1,10 +1,11 @@
 """What a call comes to, and the idempotency keys that remember it."""
 
-import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple, Self
+
+import msgspec
 
 from tests.stripe_stand_in.errors import ApiError
 
@@ -26,7 +27,7 @@ class Outcome:
     @classmethod
     def of(cls, status: int, body: Any, *, saved: bool = False) -> Self:
         """Return an answer with a JSON body, as it is at this moment."""
-        return cls(status, json.dumps(body, default=str).encode(), saved)
+        return cls(status, msgspec.json.encode(body), saved)
 
     @classmethod
     def error(cls, error: ApiError, *, saved: bool = False) -> Self:
@@ -35,11 +36,11 @@ class Outcome:
 
 
 class Asked(NamedTuple):
-    """What is compared when a key comes again."""
+    """What is compared when a key comes again; `params` is a digest."""
 
     method: str
     path: str
-    params: str
+    params: bytes
 
     @property
     def is_v2(self) -> bool:

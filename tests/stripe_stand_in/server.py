@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
-import json
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import parse_qsl
 
+import msgspec
 from aiohttp import web
 
 from tests.stripe_stand_in.base import Clock
@@ -291,7 +292,7 @@ async def _read(request: web.Request) -> _Request:
         route,
         request.match_info.get("id", ""),
         params,
-        Asked(request.method, request.path, json.dumps(params, sort_keys=True)),
+        Asked(request.method, request.path, sha256(msgspec.json.encode(params, order="sorted")).digest()),
         request.headers.get("Authorization", "").removeprefix("Bearer "),
         request.headers.get("Idempotency-Key") if request.method == "POST" else None,
     )
