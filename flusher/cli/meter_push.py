@@ -19,7 +19,7 @@ from flusher.cli.target import find_target
 from flusher.database import check_schema, connect
 from flusher.invoicing.gateway import StripeSettings
 from flusher.invoicing.meter_calls import Api
-from flusher.invoicing.meter_events import METERS_VARIABLE, choose_names, read_names
+from flusher.invoicing.meter_events import AGE_MAX, METERS_VARIABLE, choose_names, read_names
 from flusher.invoicing.meter_gateway import MeterGateway
 from flusher.invoicing.meter_sink import Sent, send_events
 from flusher.invoicing.meter_usage import Held, Progress, Wanted, take_usage
@@ -120,7 +120,7 @@ def _send(
 
 def _confirm(connection: Connection) -> None:
     """Ask before real money moves. Raises TaximeterError `not_confirmed` unless the answer is yes."""
-    (counted,) = rows(connection, "count_metered_events")
+    (counted,) = rows(connection, "count_metered_events", {"oldest": AGE_MAX})
     sys.stderr.write(f"send {counted['count']} meter events ({_units(counted['units'])} units) to Stripe, LIVE? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):

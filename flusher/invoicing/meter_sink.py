@@ -37,6 +37,7 @@ SUMMED_WITHIN: Final = timedelta(hours=1)
 """After so long Stripe's summaries have an event; they are not asked about younger ones."""
 AT_ONCE: Final = 5_000
 _FIRST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_TOO_OLD: Final = "meter_event_too_old"
 _UNCONFIRMED: Final = "meter_event_unconfirmed"
 _MEND: Final = (
     "look it up at Stripe, then `taximeter meters sent ID` when it is there, `taximeter meters again ID` when it is not"
@@ -148,12 +149,15 @@ class _Sender:
 
     def send(self, progress: Progress) -> None:
         """Send page after page, until there is nothing left or Stripe does not answer."""
-        self._connection.execute(query("park_old_metered_events"), {"oldest": AGE_MAX, "detail": _OLD})
-        (counted,) = rows(self._connection, "count_metered_events")
+        self._connection.execute(
+            query("park_old_metered_events"), {"oldest": AGE_MAX, "reason": _TOO_OLD, "detail": _OLD}
+        )
+        (counted,) = rows(self._connection, "count_metered_events", {"oldest": AGE_MAX})
         at: dict[str, Any] = {"hour": _FIRST, "identifier": ""}
         done = 0
         while True:
-            page = rows(self._connection, "page_metered_events", {**at, "known": KNOWN_FOR, "limit": AT_ONCE})
+            limits = {"known": KNOWN_FOR, "oldest": AGE_MAX, "limit": AT_ONCE}
+            page = rows(self._connection, "page_metered_events", {**at, **limits})
             unanswered = self._send_page(page)
             done += len(page)
             progress(done, max(done, counted["count"]))
@@ -225,16 +229,20 @@ class _Sender:
             yield lambda job: calls.send(gateway, jobs[job])
 
     def _store(self, page: Sequence[dict[str, Any]], ends: dict[str, End]) -> None:
-        """Remember what became of the events of a page."""
+        """Remember what became of the events of a page.
+
+        One that was tried before, and refused now, may have been taken then: Stripe's sum will tell.
+        """
+        ended = [(row, ends[row["identifier"]]) for row in page if row["identifier"] in ends]
         columns = {
-            "identifiers": list(ends),
-            "states": [end.state for end in ends.values()],
-            "reasons": [end.reason for end in ends.values()],
-            "details": [end.detail for end in ends.values()],
+            "identifiers": [row["identifier"] for row, _ in ended],
+            "states": ["pending" if row["tried"] and end.state == "parked" else end.state for row, end in ended],
+            "reasons": [end.reason for _, end in ended],
+            "details": [end.detail for _, end in ended],
         }
         self._connection.execute(query("end_metered_events"), columns)
-        for row in page:
-            if row["identifier"] in ends and ends[row["identifier"]].state == "sent":
+        for row, end in ended:
+            if end.state == "sent":
                 self._sent.add(row["meter"], row["units"])
 
 

@@ -64,15 +64,16 @@ def take_usage(connection: Connection, wanted: Wanted, progress: Progress) -> li
     if until <= since:
         return held
     taker = _Taker(connection, wanted.meters, Period(since, until))
-    done, after = 0, ""
-    while True:
-        progress(done, 0)
-        values = {"after": after, "limit": CUSTOMERS_AT_ONCE, "customer": wanted.customer}
-        ids = [row["customer"] for row in rows(connection, "list_metered_customers", values)]
-        if not ids:
-            return held
-        held += taker.take(ids)
-        done, after = done + len(ids), ids[-1]
+    if wanted.customer is not None:
+        return held + taker.take([wanted.customer])
+    done = 0
+    for name in ("list_metered_users", "list_left_customers"):
+        after = ""
+        while found := rows(connection, name, {"after": after, "limit": CUSTOMERS_AT_ONCE}):
+            progress(done, 0)
+            held += taker.take(sorted({row["customer"] for row in found if not row["is_erased"]}))
+            done, after = done + len(found), found[-1]["name"]
+    return list(dict.fromkeys(held))  # a customer comes once for each page with users of its
 
 
 def _behind(clock: Clock, wanted: Wanted, until: datetime) -> list[Held]:

@@ -271,6 +271,21 @@ def test_events_of_a_meter_that_stripe_does_not_have_are_parked(used: Sink, api:
     used.assert_even()
 
 
+def test_an_event_that_is_refused_when_it_is_repeated_waits_for_stripes_sum(sink: Sink) -> None:
+    sink.world.use("ann", 5, hours_ago(3))
+    sink.stand_in.fault(V1, "after", "drop")
+    sink.push()
+    sink.stand_in.fault(V1, "before", 400)
+
+    sink.push()
+    assert sink.states() == {"pending": 1}
+    sink.a_day_passes()
+    sink.send()
+
+    assert sink.states() == {"sent": 1}
+    sink.assert_even("ann")
+
+
 def test_a_batch_that_is_refused_is_sent_event_by_event(used: Sink) -> None:
     used.stand_in.fault(STREAM, "before", 400)
 

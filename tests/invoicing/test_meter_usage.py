@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from flusher.invoicing import meter_usage
 from flusher.invoicing.meter_usage import Wanted, take_usage
 from tests.invoicing import metering
 from tests.invoicing.metering import assert_taken, carried, hours_ago, in_events, take
@@ -105,6 +106,28 @@ def test_usage_before_the_first_hour_and_of_other_customers_stays(metered: World
     take(metered, since=hours_ago(6), customer="ann")
 
     assert metered.connection.execute("SELECT customer, hour FROM metered_events").fetchall() == [("ann", hours_ago(5))]
+
+
+def test_usage_is_taken_page_after_page_but_not_that_of_erased_customers(
+    metered: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter_usage, "CUSTOMERS_AT_ONCE", 2)
+    monkeypatch.setattr(meter_usage, "HOURS_AT_ONCE", 2)
+    users = [f"user-000{number}" for number in range(7)]
+    for user in users:
+        for hours in (2, 3, 4):
+            metered.use(user, "1.4", hours_ago(hours))
+    for user in users[1:4]:
+        metered.connection.execute("INSERT INTO erasures (erasure, users) VALUES (%s || '-erasure', 1)", (user,))
+        metered.connection.execute(
+            "INSERT INTO erased_users (token, erasure) VALUES (%s, %s)", (user, f"{user}-erasure")
+        )
+
+    take(metered)
+
+    for user in (users[0], *users[4:]):
+        assert_taken(metered, user, "api_call")
+    assert [in_events(metered, user, "api_call", "pending") for user in users[1:4]] == [0, 0, 0]
 
 
 def test_runs_at_the_same_time_take_everything_once(metered: World) -> None:

@@ -25,27 +25,31 @@ SELECT set_config('lock_timeout', '60s', true), pg_advisory_xact_lock(7386140)
 -- the session; correctness does not hang on it, the identifiers see to that.
 SELECT pg_try_advisory_lock(7386141) AS held
 
--- name: list_metered_customers
--- Customers that may have something to send, in order, after one of them. Erased ones stay as they are.
-WITH RECURSIVE used (user_id) AS (
-    (SELECT min(user_id) FROM usage WHERE user_id > %(after)s)
+-- name: list_metered_users
+-- Users with usage, in order, after one of them, and whose usage it is; that of erased users stays as it is.
+WITH RECURSIVE used (user_id, place) AS (
+    (SELECT min(user_id), 1 FROM usage WHERE user_id > %(after)s)
     UNION ALL
-    SELECT (SELECT min(usage.user_id) FROM usage WHERE usage.user_id > used.user_id)
-    FROM used WHERE used.user_id IS NOT NULL
+    SELECT (SELECT min(usage.user_id) FROM usage WHERE usage.user_id > used.user_id), place + 1
+    FROM used WHERE used.user_id IS NOT NULL AND place < %(limit)s
 )
-SELECT customer FROM (
-    (SELECT id AS customer FROM customers WHERE id > %(after)s ORDER BY id LIMIT %(limit)s)
-    UNION
-    (
-        SELECT user_id FROM used
-        WHERE user_id IS NOT NULL AND NOT EXISTS (SELECT FROM customer_users WHERE customer_users.user_id = used.user_id)
-        LIMIT %(limit)s
-    )
-    UNION
-    (SELECT DISTINCT customer FROM metered_carries WHERE customer > %(after)s ORDER BY customer LIMIT %(limit)s)
-) AS found
-WHERE (%(customer)s::text IS NULL OR customer = %(customer)s)
-  AND customer NOT IN (SELECT erasure FROM erasures) AND customer NOT IN (SELECT token FROM erased_users)
+SELECT used.user_id AS name, coalesce(customer_users.customer, used.user_id) AS customer,
+       used.user_id IN (SELECT token FROM erased_users) AS is_erased
+FROM used LEFT JOIN customer_users ON customer_users.user_id = used.user_id
+WHERE used.user_id IS NOT NULL
+ORDER BY used.place
+
+-- name: list_left_customers
+-- Customers, in order, after one of them, with whole units that are carried, or whose users are another's now.
+SELECT DISTINCT customer AS name, customer, customer IN (SELECT erasure FROM erasures) AS is_erased
+FROM metered_carries
+WHERE customer > %(after)s AND (units >= 1 OR NOT EXISTS (
+    SELECT FROM customer_users JOIN usage USING (user_id) WHERE customer_users.customer = metered_carries.customer
+    UNION ALL
+    SELECT FROM usage
+    WHERE user_id = metered_carries.customer
+      AND NOT EXISTS (SELECT FROM customer_users WHERE customer_users.user_id = metered_carries.customer)
+))
 ORDER BY customer LIMIT %(limit)s
 
 -- name: read_unmetered
@@ -96,14 +100,14 @@ SELECT * FROM unnest(
 
 -- name: park_old_metered_events
 -- Events that Stripe would not take any more because of their time, and does not have.
-UPDATE metered_events SET state = 'parked', reason = 'meter_event_too_old', detail = %(detail)s
+UPDATE metered_events SET state = 'parked', reason = %(reason)s, detail = %(detail)s
 WHERE state IN ('pending', 'parked') AND tried_at IS NULL AND hour < clock_timestamp() - %(oldest)s::interval
-  AND reason IS DISTINCT FROM 'meter_event_too_old'
+  AND reason IS DISTINCT FROM %(reason)s
 
 -- name: count_metered_events
 -- Events that can be sent now, and their units.
 SELECT count(*), coalesce(sum(units), 0) AS units FROM metered_events
-WHERE state = 'pending' OR state = 'parked' AND tried_at IS NULL AND reason <> 'meter_event_too_old'
+WHERE state = 'pending' OR state = 'parked' AND tried_at IS NULL AND hour >= clock_timestamp() - %(oldest)s::interval
 
 -- name: page_metered_events
 -- Events that can be sent now, after one of them: never tried or refused, or not answered for while Stripe still knows
@@ -112,7 +116,7 @@ SELECT identifier, customer, meter, hour, units, tried_at IS NOT NULL AS tried, 
 FROM metered_events
 WHERE (
         state = 'pending' AND (tried_at IS NULL OR tried_at > clock_timestamp() - %(known)s::interval)
-        OR state = 'parked' AND tried_at IS NULL AND reason <> 'meter_event_too_old'
+        OR state = 'parked' AND tried_at IS NULL AND hour >= clock_timestamp() - %(oldest)s::interval
       )
   AND (hour, identifier) > (%(hour)s, %(identifier)s)
 ORDER BY hour, identifier LIMIT %(limit)s
