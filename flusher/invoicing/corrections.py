@@ -24,7 +24,7 @@ from flusher.invoicing.status import bring, lock_invoice, move
 from flusher.invoicing.store import ledger_of, load_invoices, rows
 from flusher.pricing.money import currency, to_stripe
 from flusher.sql import query
-from sidecar.contract.codes import TaximeterError
+from sidecar.contract.codes import TaximeterError, TryAgainError
 
 Connection = psycopg.Connection[TupleRow]
 
@@ -175,7 +175,10 @@ class Corrector:
     @contextmanager
     def _held(self, invoice: str) -> Iterator[None]:
         """Hold an invoice's correction; it ends with the connection, so a killed one holds nothing."""
-        self.connection.execute(query("lock_correction"), {"invoice": invoice})
+        try:
+            self.connection.execute(query("lock_correction"), {"invoice": invoice})
+        except psycopg.errors.LockNotAvailable as error:
+            raise TryAgainError("delivery_in_progress", f"another command corrects invoice {invoice}") from error
         try:
             yield
         finally:

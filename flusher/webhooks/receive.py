@@ -79,11 +79,13 @@ class Door:
     account: str
     livemode: bool
 
-    def let_in(self, connection: Connection, body: bytes, header: str) -> Event:
-        """Return the event of a request. Raises TaximeterError: signature_invalid, stripe_event_invalid,
-        stripe_account_changed."""
+    def open(self, body: bytes, header: str) -> Event:
+        """Return the event of a request. Raises TaximeterError: signature_invalid, stripe_event_invalid."""
         verify(body, header, self.secrets, datetime.now(UTC))
-        event = read_event(body)
+        return read_event(body)
+
+    def check(self, connection: Connection, event: Event) -> None:
+        """Raise TaximeterError `stripe_account_changed` for an event of another account or mode."""
         mine = (event.account or self.account, event.livemode)
         bound = [(row["account"], row["livemode"]) for row in rows(connection, "find_binding")]
         if any(one != mine for one in [*bound, (self.account, self.livemode)]):
@@ -91,7 +93,6 @@ class Door:
                 "stripe_account_changed",
                 f"event {event.id} is of another account or mode than this ledger's; point that endpoint elsewhere",
             )
-        return event
 
 
 def receive(connection: Connection, gateway: Finals, event: Event) -> Outcome:

@@ -72,8 +72,9 @@ class Desk:
     def handle(self, body: bytes, header: str) -> Answer:
         """Let an event take effect and return the answer."""
         try:
+            event = self._door.open(body, header)  # nobody else gets as far as a worker
             with self._worker() as (connection, gateway):
-                event = self._door.let_in(connection, body, header)
+                self._door.check(connection, event)
                 outcome = receive(connection, gateway, event)
         except TaximeterError as error:
             return self._refuse(error)
