@@ -257,6 +257,52 @@ def test_the_key_is_read_from_a_file(
     assert len(with_stripe.test.invoices) == 1
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"COLLECT": "yes"}, "TAXIMETER_STRIPE_COLLECT: expected true or false, got 'yes'"),
+        ({"ZERO": "drop"}, "TAXIMETER_STRIPE_ZERO: expected send or keep, got 'drop'"),
+        ({"COLLECTION_METHOD": "send_invoice"}, "TAXIMETER_STRIPE_DAYS_UNTIL_DUE: expected with"),
+        ({"DAYS_UNTIL_DUE": "14"}, "TAXIMETER_STRIPE_DAYS_UNTIL_DUE: expected with"),
+        ({"RATE": "0"}, "TAXIMETER_STRIPE_RATE: expected a whole number from 1 to 1000, got '0'"),
+        ({"CONCURRENCY": "8.5"}, "TAXIMETER_STRIPE_CONCURRENCY: expected a whole number from 1 to 64, got '8.5'"),
+        ({"AUTOMATIC_TAX": "1"}, "TAXIMETER_STRIPE_AUTOMATIC_TAX: expected true or false, got '1'"),
+    ],
+)
+def test_a_setting_that_says_nothing_is_refused_before_anything_is_made(
+    world: World,
+    run: Run,
+    with_stripe: StripeStandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: dict[str, str],
+    said: str,
+) -> None:
+    july(world)
+    for name, value in settings.items():
+        monkeypatch.setenv(f"TAXIMETER_STRIPE_{name}", value)
+
+    assert run("invoice", "--at", "2025-08-01") == 1
+
+    assert said in capsys.readouterr().err
+    assert world.counts()["invoices"] == 0
+
+
+def test_settings_reach_the_draft_at_stripe(
+    world: World, run: Run, with_stripe: StripeStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_stripe.test.add_customer("cus_1")
+    july(world)
+    for name, value in (("COLLECT", "true"), ("COLLECTION_METHOD", "send_invoice"), ("DAYS_UNTIL_DUE", "30")):
+        monkeypatch.setenv(f"TAXIMETER_STRIPE_{name}", value)
+
+    assert run("invoice", "--at", "2025-08-01") == 0
+
+    (theirs,) = with_stripe.test.invoices.values()
+    assert (theirs["collection_method"], theirs["auto_advance"]) == ("send_invoice", True)
+    assert theirs["due_date"] == theirs["created"] + 30 * 86400
+
+
 @pytest.mark.parametrize("wrong", ["2025-08-01T00:00:00", "yesterday", "1754006400", "2025-13-01", "2025-02-30"])
 def test_a_time_in_another_form_is_wrong_use(run: Run, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
     assert run("invoice", "--at", wrong) == 2

@@ -13,6 +13,7 @@ from flusher.invoicing.customers import Billed, customers_to_bill, make_customer
 from flusher.invoicing.gateway import Known, RefusedError, StripeSettings, UnavailableError
 from flusher.invoicing.outbox import Outbox
 from tests.invoicing.delivery import CREATE, Open, age_intents, load, make
+from tests.invoicing.dying import LEFT, DyingCursor, Killed
 from tests.invoicing.world import World
 from tests.stripe_stand_in import StripeStandIn
 
@@ -140,6 +141,26 @@ def test_a_customer_whose_call_is_lost_is_made_once(
         assert len(stand_in.test.customers) == before + 1
         name = stripe_customers(world.connection, [wanted.customer])[wanted.customer]
         assert stand_in.test.customers[name]["metadata"]["taximeter_customer"] == wanted.customer
+
+
+def test_killed_at_any_statement_a_customer_is_made_once(
+    world: World, stand_in: StripeStandIn, open_gateway: Open
+) -> None:
+    wanted = billed(world, stand_in, "cus_1")
+    gateway = open_gateway()
+    for statements in range(50):
+        with connect(world.url, autocommit=True) as connection:
+            connection.cursor_factory = DyingCursor
+            LEFT[0] = statements
+            try:
+                make_customer(connection, gateway, wanted)
+            except Killed:
+                continue
+            break
+
+    assert 5 < statements < 49
+    (made,) = stand_in.test.customers
+    assert stripe_customers(world.connection, ["cus_1"]) == {"cus_1": made}
 
 
 def test_runs_at_once_make_a_customer_once(world: World, stand_in: StripeStandIn, open_gateway: Open) -> None:

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 from itertools import product
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-import psycopg
 import pytest
 
 from flusher.database import connect
@@ -26,6 +25,7 @@ from tests.invoicing.delivery import (
     make,
     make_wide,
 )
+from tests.invoicing.dying import LEFT, DyingCursor, Killed
 from tests.invoicing.world import World
 from tests.stripe_stand_in import StripeStandIn
 
@@ -105,23 +105,6 @@ def test_calls_are_repeated_within_a_run(world: World, stand_in: StripeStandIn, 
     deliver(world, open_gateway(retries=3), invoice_id)
 
     assert_delivered_once(world, stand_in, invoice_id)
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class DyingCursor(psycopg.Cursor[Any]):
-    """A cursor whose process dies at its connection's n-th statement."""
-
-    def execute(self, *arguments: Any, **options: Any) -> Self:
-        LEFT[0] -= 1
-        if LEFT[0] < 0:
-            raise Killed
-        return super().execute(*arguments, **options)
-
-
-LEFT = [0]
 
 
 class DyingGateway:
