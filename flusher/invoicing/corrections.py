@@ -84,11 +84,11 @@ class Corrector:
                     raise TaximeterError("invoice_not_open", f"{text} is given back by `taximeter credit note`")
                 self.connection.execute(query("add_invoice_void"), {"invoice": invoice_id, "reason": reason})
                 if found["delivery"] != Delivery.SENT or status is Status.VOID:
-                    self._end_void(found, reason, rebill=rebill)
+                    self._end_void(found, rebill=rebill)
             if found["delivery"] == Delivery.SENT and status is not Status.VOID:
                 self._void_there(found)
                 with self.connection.transaction():
-                    self._end_void(lock_invoice(self.connection, invoice_id), reason, rebill=rebill)
+                    self._end_void(lock_invoice(self.connection, invoice_id), rebill=rebill)
         return self._load(invoice_id)
 
     def _issue_here(self, note: CreditNote) -> None:
@@ -144,7 +144,7 @@ class Corrector:
             if self._load(found["id"]).status is not Status.VOID:
                 raise
 
-    def _end_void(self, found: DictRow, reason: str, *, rebill: bool) -> None:
+    def _end_void(self, found: DictRow, *, rebill: bool) -> None:
         """Store that an invoice that is held is void, and take what it billed out of `billed` if that is wanted."""
         invoice = found["id"]
         move(self.connection, found, Status.VOID)
@@ -156,7 +156,7 @@ class Corrector:
             return
         self.connection.execute(query("unbill"), {"invoice": invoice, "subscription": subscription})
         self.connection.execute(query("unbill_small_amounts"), {"invoice": invoice})
-        why = f"invoice {invoice} was voided: {reason}"[:2000]
+        why = f"invoice {invoice} was voided to be billed again"
         self.connection.execute(query("release_late"), {"subscription": subscription, "reason": why})
 
     def _refresh(self, gateway: Finals, invoice: str, stripe_invoice: str) -> None:
