@@ -206,3 +206,12 @@ def test_a_key_of_v2_replays_success_and_not_failure(client: stripe.StripeClient
     assert event.identifier == "a"
     assert counted(stand_in) == ["25"]
     assert [call.replayed for call in stand_in.calls_to(route)] == [False, True]
+
+
+def test_a_key_of_v2_lets_a_refused_call_succeed_later(client: stripe.StripeClient, stand_in: StripeStandIn) -> None:
+    with pytest.raises(stripe.InvalidRequestError, match="No such customer"):
+        client.v2.billing.meter_events.create(usage(customer="cus_2"), {"idempotency_key": "key-1"})
+
+    stand_in.test.add_customer("cus_2")
+    client.v2.billing.meter_events.create(usage(customer="cus_2"), {"idempotency_key": "key-1"})
+    assert counted(stand_in) == ["25"]
