@@ -16,8 +16,9 @@ from flusher.invoicing.gateway import RefusedError, UnavailableError
 from flusher.invoicing.invoice import Status
 from sidecar.contract.codes import TaximeterError
 from tests.invoicing.delivery import READ, Open, age_intents, load, make
+from tests.invoicing.dying import LEFT, DyingCursor, Killed
 from tests.invoicing.finals import CREDIT, FIND, finals_to, send
-from tests.invoicing.test_lost_calls import DyingGateway, Killed
+from tests.invoicing.test_lost_calls import DyingGateway
 from tests.invoicing.world import World, utc
 from tests.stripe_stand_in import StripeStandIn
 
@@ -209,6 +210,26 @@ def test_killed_around_any_call_it_is_one_credit_note(
             age_intents(world, stand_in)
         confirm(world, finals_to(stand_in), note)
         assert_issued_once(world, stand_in, note, 173)
+
+
+def test_killed_at_any_statement_it_is_one_credit_note(
+    world: World, stand_in: StripeStandIn, open_gateway: Open
+) -> None:
+    # Given confirmations, each of which is killed one statement later than the one before, until one ends by itself
+    ours, _ = send(world, stand_in, open_gateway)
+    note = draft(world, ours, "1.73")
+    for statements in range(100):
+        with connect(world.url, autocommit=True) as connection:
+            connection.cursor_factory = DyingCursor
+            LEFT[0] = statements
+            with suppress(Killed):
+                Corrector(connection, finals_to(stand_in)).confirm(note)
+                break
+
+    # Then there is one credit note
+    assert 8 < statements < 99
+    assert_issued_once(world, stand_in, note, 173)
+    assert len(stand_in.test.credit_notes) == 1
 
 
 def test_confirmed_twice_at_once_it_is_one_credit_note(

@@ -1,20 +1,23 @@
 """An open invoice is voided here and at Stripe, once; what it billed is billed again only when that is wanted."""
 
 import json
+from contextlib import suppress
 from decimal import Decimal
 from itertools import product
 from typing import Any, Literal
 
 import pytest
 
-from flusher.invoicing.corrections import Corrector
+from flusher.database import connect
+from flusher.invoicing.corrections import Connection, Corrector
 from flusher.invoicing.gateway import RefusedError, UnavailableError
 from flusher.invoicing.invoice import Invoice, Status
 from flusher.invoicing.status import bring
 from sidecar.contract.codes import TaximeterError
 from tests.invoicing.delivery import Open, age_intents, load, make
+from tests.invoicing.dying import LEFT, DyingCursor, Killed
 from tests.invoicing.finals import VOID, finals_to, send
-from tests.invoicing.test_lost_calls import DyingGateway, Killed
+from tests.invoicing.test_lost_calls import DyingGateway
 from tests.invoicing.world import World, utc
 from tests.stripe_stand_in import StripeStandIn
 
@@ -22,7 +25,11 @@ WHY = "made in error"
 
 
 def void(world: World, gateway: Any, invoice: str, *, rebill: bool = False) -> Invoice:
-    return Corrector(world.connection, gateway).void(invoice, WHY, rebill=rebill)
+    return void_on(world.connection, gateway, invoice, rebill=rebill)
+
+
+def void_on(connection: Connection, gateway: Any, invoice: str, *, rebill: bool = False) -> Invoice:
+    return Corrector(connection, gateway).void(invoice, WHY, rebill=rebill)
 
 
 def july(world: World) -> Invoice:
@@ -72,6 +79,26 @@ def test_killed_around_the_call_it_is_void_in_the_end(
             age_intents(world, stand_in)
         assert void(world, finals_to(stand_in), ours).status is Status.VOID
         assert stand_in.test.invoices[theirs]["status"] == "void"
+
+
+def test_killed_at_any_statement_it_is_billed_again_once(
+    world: World, stand_in: StripeStandIn, open_gateway: Open
+) -> None:
+    # Given voids, each of which is killed one statement later than the one before, until one ends by itself
+    ours, _ = send(world, stand_in, open_gateway)
+    for statements in range(100):
+        with connect(world.url, autocommit=True) as connection:
+            connection.cursor_factory = DyingCursor
+            LEFT[0] = statements
+            with suppress(Killed):
+                void_on(connection, finals_to(stand_in), ours, rebill=True)
+                break
+
+    # Then it is void, and the next run bills the same again, once
+    assert 8 < statements < 99
+    assert load(world, ours).status is Status.VOID
+    totals = [[invoice.total for invoice in world.run(utc(2025, 8, day), stripe=True).invoices] for day in (20, 21)]
+    assert totals == [[Decimal("101.73")], []]
 
 
 def test_one_that_was_paid_meanwhile_is_not_voided_and_is_paid_here_too(
