@@ -60,7 +60,7 @@ COMMANDS: Final[dict[str, Command]] = {
     "explain": Command("flusher.cli.explain", "show where every line of an invoice comes from"),
     "late": Command("flusher.cli.late", "list usage that came too late to be billed by itself, and let it be billed"),
     "meters": Command("flusher.cli.meters", "list usage that is not at Stripe's meters yet, and decide on it"),
-    "reconcile": Command("flusher.cli.reconcile", "compare every invoice here with what Stripe has, and list differences"),
+    "reconcile": Command("flusher.cli.reconcile", "compare every invoice here with what Stripe has"),
     "webhooks": Command("flusher.cli.webhooks", "receive Stripe's events, and bring invoices to paid or void"),
     "price": Command("flusher.cli.price", "show what a price makes of a quantity"),
     "verify": Command("flusher.cli.verify", "prove that what was accepted is what will be billed"),
