@@ -22,7 +22,10 @@ def main() -> None:
         stand_in.limit(options.limit)
     if options.chance:
         stand_in.chance(options.chance)
-    print(f"A stand-in for Stripe on http://127.0.0.1:{options.port}: nothing here is real, and nothing is kept.")
+    print(
+        f"A stand-in for Stripe on http://127.0.0.1:{options.port}: nothing here is real, and nothing is kept.",
+        flush=True,
+    )
     with contextlib.suppress(KeyboardInterrupt):
         asyncio.run(stand_in.serve())
 
