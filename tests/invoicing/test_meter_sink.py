@@ -2,7 +2,7 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
@@ -315,7 +315,6 @@ def test_a_stripe_that_does_not_answer_is_not_asked_for_everything(used: Sink) -
 
 def test_of_two_runs_at_once_one_sends(used: Sink) -> None:
     take(used.world)
-    worlds = [World(used.world.url) for _ in range(3)]
 
     def send(world: World) -> bool:
         try:
@@ -324,10 +323,9 @@ def test_of_two_runs_at_once_one_sends(used: Sink) -> None:
             return False
         return True
 
-    with ThreadPoolExecutor(3) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
+        worlds = [stack.enter_context(closing(World(used.world.url))) for _ in range(3)]
         went = list(pool.map(send, worlds))
-    for world in worlds:
-        world.close()
 
     assert any(went)
     used.assert_even()

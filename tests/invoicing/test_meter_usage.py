@@ -2,6 +2,7 @@
 
 import random
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from datetime import timedelta
 from decimal import Decimal
 
@@ -135,13 +136,11 @@ def test_runs_at_the_same_time_take_everything_once(metered: World) -> None:
     for user in users:
         for hours in (2, 3, 4):
             metered.use(user, "1.4", hours_ago(hours))
-    worlds = [World(metered.url) for _ in range(3)]
 
-    with ThreadPoolExecutor(3) as pool:
+    with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
+        worlds = [stack.enter_context(closing(World(metered.url))) for _ in range(3)]
         list(pool.map(take, worlds))
 
-    for world in worlds:
-        world.close()
     for user in users:
         assert_taken(metered, user, "api_call")
 
