@@ -81,7 +81,6 @@ CODES: Final[dict[str, str]] = {
     "subscription_unknown": "there is no such subscription; `taximeter subscriptions` lists them",
     # invoices
     "invoice_unknown": "there is no invoice with this id",
-    "subscription_unknown": "there is no subscription with this id; `taximeter subscriptions` lists them",
     "line_unknown": "the invoice has no such line",
     "grant_unknown": "there is no grant of credit with this id; `taximeter credits` lists them",
     "credit_note_unknown": "there is no credit note with this id; `taximeter credit` lists them",
