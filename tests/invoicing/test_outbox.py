@@ -57,9 +57,9 @@ def test_two_runs_at_once_make_one_invoice_each(
 
 
 def test_a_rate_that_stripe_does_not_take_is_found(world: World, stand_in: StripeStandIn, outbox: Outbox) -> None:
-    # Given a Stripe that takes 20 calls a second, and we would send 1,000
-    ids = [make(world, stand_in, f"cus_{number}") for number in range(10)]
-    limit = stand_in.limit(20)
+    # Given a Stripe that takes 6 calls a second, and we would send 1,000
+    ids = [make(world, stand_in, f"cus_{number}") for number in range(6)]
+    limit = stand_in.limit(6)
 
     outbox.deliver(ids)
 
