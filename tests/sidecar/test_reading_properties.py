@@ -99,4 +99,4 @@ class TestProperties:
         assert only(read_json({**GOOD, "properties": {"bytes": 5}}, terms))
         rejection = refused(read_json({**GOOD, "properties": {"bytes": "many"}}, terms))
         assert rejection.code == "properties_invalid"
-        assert rejection.message.startswith("properties.bytes: meter traffic sums it")
+        assert rejection.message.startswith("properties.bytes: meter traffic (sum) reads it")
