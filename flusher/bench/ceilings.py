@@ -79,7 +79,7 @@ def rows_of(count: int) -> bytes:
     now = time.strftime("%Y-%m-%d %H:%M:%S+00", time.gmtime())
     return "".join(
         f"{now}\t\\\\x{secrets.token_hex(16)}\t\\\\x{secrets.token_hex(8)}\t0\t0\t1\t{now}\tcus_{place % USERS:06}\t\t"
-        f"{run}-{place:017}\tapi_call\t1\t\\N\n"
+        f"{run}-{place:017}\tapi_call\t1\t\\N\t\\N\n"  # no properties, not voided
         for place in range(count)
     ).encode()
 
