@@ -86,7 +86,9 @@ def _create_database(postgres_server: PostgresServer) -> Callable[[str], str]:
         name = f"test_{uuid4().hex[:12]}"
         with psycopg.connect(postgres_server.url_of("postgres"), autocommit=True) as connection:
             connection.execute(
-                sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+                sql.SQL("CREATE DATABASE {} TEMPLATE {} STRATEGY FILE_COPY").format(  # a quarter of WAL_LOG's time
+                    sql.Identifier(name), sql.Identifier(template)
+                )
             )
         return name
 
