@@ -8,7 +8,7 @@ from tests.stripe_stand_in import StripeStandIn
 
 
 def test_invoices_come_through_faults_a_rate_limit_and_two_kills_each_once(database_url: str) -> None:
-    seen = run(Storm(invoices=120, limit=250, faults=0.05), database_url, lambda _text: None)
+    seen = run(Storm(invoices=60, limit=250, faults=0.05), database_url, lambda _text: None)
 
     assert seen["exits"][:2] == [-9, -9]
     assert seen["exits"][-1] == 0

@@ -17,7 +17,7 @@ from tests.pricing.dice import Case, Dice, readings
 from tests.pricing.oracle import Cost, cost
 from tests.pricing.support import lines_of, rate_model
 
-SEEDS, THROWS = 12, 1_000
+SEEDS, THROWS = 10, 1_000
 """Twelve thousand random plans, usages and periods."""
 
 
