@@ -18,7 +18,7 @@ from tests.pricing.oracle import Cost, cost
 from tests.pricing.support import lines_of, rate_model
 
 SEEDS, THROWS = 10, 1_000
-"""Twelve thousand random plans, usages and periods."""
+"""Ten thousand random plans, usages and periods."""
 
 
 def expected(case: Case) -> Cost:
